@@ -1,0 +1,1 @@
+"""History: ordinary git, read safely and written durably."""

@@ -1,0 +1,1 @@
+"""Merge methods: pure functions on task vectors."""

@@ -1,0 +1,1 @@
+"""Use cases: one file each, joining the rooms below."""

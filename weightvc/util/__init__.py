@@ -1,0 +1,1 @@
+"""Helpers that know nothing of weights: errors, durable file writing, canonical text."""

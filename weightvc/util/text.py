@@ -1,0 +1,17 @@
+"""Names from outside, made safe to show, and counted lists."""
+
+from collections.abc import Sequence
+
+_SHOWN = 10
+_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
+
+
+def printable(text: str) -> str:
+    """Escape control and bidirectional characters, so that a hostile name cannot drive a terminal."""
+    return "".join(c if c.isprintable() and ord(c) not in _BIDI else f"\\u{ord(c):04x}" for c in text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join ``names``, cut at ten with a count of the rest."""
+    shown = ", ".join(printable(name) for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
