@@ -1,0 +1,129 @@
+"""Locks: what a checkout directory is, so that it can be verified and built again.
+
+``wvc.lock.json`` pins every task of the recipe to its version and lists the digest of all that was written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from weightvc.objects.ids import Digest, Version, hex64
+from weightvc.objects.manifest import Parent
+from weightvc.objects.recipe import Recipe
+from weightvc.objects.tensors import version_of
+from weightvc.util import canon, fields
+from weightvc.util.canon import Json
+from weightvc.util.errors import BadInput, Corrupt, Unsupported
+
+SCHEMA = "weightvc/lock/1"
+NAME = "wvc.lock.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLine:
+    """An output tensor: the weight file that holds it, its digest, and how it came about.
+
+    ``rule`` is ``base`` (no task changed it), ``task`` (taken as it is from a task), ``elementwise`` or
+    ``projected``; ``ranks`` are the split ranks that the method decided, one for each projection.
+    """
+
+    file: str
+    name: str
+    digest: Digest
+    rule: str
+    ranks: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the line as JSON; ``ranks`` only where there are any."""
+        line: dict[str, Json] = {"file": self.file, "name": self.name, "digest": self.digest, "rule": self.rule}
+        return line | {"ranks": list(self.ranks)} if self.ranks else line
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Parse a line; raises :class:`BadInput`."""
+        line = fields.mapping(value, where, ("file", "name", "digest", "rule"), ("ranks",))
+        file, name, rule = (fields.typed(line[key], str, where) for key in ("file", "name", "rule"))
+        ranks = tuple(fields.natural(rank, where) for rank in fields.typed(line.get("ranks", []), list, where))
+        return cls(file, name, Digest(hex64(line["digest"], where)), rule, ranks)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A recipe with every task pinned, the environment that replayed it, and the digests of the output.
+
+    ``files`` maps each written file, by its path in the directory, to a digest of it as a ``U8`` tensor: of the
+    whole file, or of the header alone where it holds ``tensors`` (header and tensors are all there is in it).
+    ``wvc`` and ``environment`` name the versions that decide bytes; ``commit`` is the revision it was built from.
+    """
+
+    wvc: str
+    environment: Mapping[str, str]
+    commit: str
+    base: Version
+    recipe: Recipe
+    tasks: tuple[Parent, ...]
+    files: Mapping[str, Digest]
+    tensors: tuple[TensorLine, ...]
+    max_shard_size: int | None = None
+
+    @cached_property
+    def digest(self) -> Version:
+        """SHA-256 over the sorted (name, tensor digest) pairs of the model; heads of single tasks do not count."""
+        return version_of((line.name, line.digest) for line in self.tensors if not line.file.startswith("heads/"))
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes, a canonical document."""
+        return canon.document(
+            {
+                "schema": SCHEMA,
+                "wvc": self.wvc,
+                "environment": dict(self.environment),
+                "commit": self.commit,
+                "base": self.base,
+                "recipe": self.recipe.to_json(),
+                "tasks": [task.to_json() for task in self.tasks],
+                "max_shard_size": self.max_shard_size,
+                "files": [[path, digest] for path, digest in sorted(self.files.items())],
+                "tensors": [line.to_json() for line in sorted(self.tensors, key=lambda t: (t.file, t.name))],
+                "digest": self.digest,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Self:
+        """Parse a lock; raises :class:`Corrupt` or :class:`Unsupported`."""
+        try:
+            return cls._parse(data, where)
+        except BadInput as error:
+            raise Corrupt(error.what, "build the directory again with `wvc checkout`") from None
+
+    @classmethod
+    def _parse(cls, data: bytes, where: str) -> Self:
+        value = canon.parse_document(data, where)
+        if value.get("schema") != SCHEMA:
+            raise Unsupported(f"{where}: schema {str(value.get('schema'))[:60]!r}", "upgrade weightvc")
+        keys = "schema wvc environment commit base recipe tasks max_shard_size files tensors digest"
+        doc = fields.mapping(value, where, keys.split())
+        environment = fields.typed(doc["environment"], dict, where)
+        lock = cls(
+            wvc=fields.typed(doc["wvc"], str, where),
+            environment={key: fields.typed(item, str, where) for key, item in environment.items()},
+            commit=fields.typed(doc["commit"], str, where),
+            base=Version(hex64(doc["base"], where)),
+            recipe=Recipe.from_json(doc["recipe"], where),
+            tasks=tuple(Parent.from_json(item, where) for item in fields.typed(doc["tasks"], list, where)),
+            files=dict(_file(item, where) for item in fields.typed(doc["files"], list, where)),
+            tensors=tuple(TensorLine.from_json(item, where) for item in fields.typed(doc["tensors"], list, where)),
+            max_shard_size=fields.optional(doc["max_shard_size"], int, where),
+        )
+        if lock.digest != doc["digest"]:
+            raise BadInput(f"{where}: the tensors do not have the digest that the file states")
+        return lock
+
+
+def _file(value: Json, where: str) -> tuple[str, Digest]:
+    match value:
+        case [str(path), str(digest)]:
+            return path, Digest(hex64(digest, where))
+    raise BadInput(f"{where}: a file is a pair of path and digest")

@@ -1,0 +1,248 @@
+"""Manifests: what one version of the base or of a task is made of.
+
+The file format is specified in ``docs/format/manifest.md``.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self, TypeAlias, TypeVar, get_args
+
+from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name
+from weightvc.objects.tensors import TensorSpec, version_of
+from weightvc.util import canon, fields
+from weightvc.util.canon import Json
+from weightvc.util.errors import BadInput, Corrupt, Unsupported
+
+SCHEMA = "weightvc/manifest/1"
+
+T = TypeVar("T")
+
+State: TypeAlias = Literal["same", "delta", "whole"]
+"""How a tensor is kept: equal to the base's, as a delta from the base's, or with no reference to the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor's encoding is: an object, or one part of a bundle object."""
+
+    codec: str
+    object: ObjectId
+    size: int
+    part: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a manifest: a tensor, its digest and where its bytes are.
+
+    ``of`` names the base tensor for the states ``same`` and ``delta``; it differs from the tensor's own name when
+    one side carries a constant prefix. ``place`` is ``None`` for ``same``.
+    """
+
+    spec: TensorSpec
+    digest: Digest
+    state: State
+    of: str | None = None
+    place: Place | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the line as JSON; ``of`` is left out where it equals the name."""
+        line: dict[str, Json] = {
+            "name": self.spec.name,
+            "dtype": self.spec.dtype,
+            "shape": list(self.spec.shape),
+            "digest": self.digest,
+            "state": self.state,
+        }
+        if self.of is not None and self.of != self.spec.name:
+            line["of"] = self.of
+        if self.place is not None:
+            line |= {"codec": self.place.codec, "object": self.place.object, "size": self.place.size}
+            if self.place.part is not None:
+                line["part"] = self.place.part
+        return line
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Parse one line; raises :class:`BadInput`."""
+        keys = ("name", "dtype", "shape", "digest", "state")
+        line = fields.mapping(value, where, keys, ("of", "codec", "object", "size", "part"))
+        name = fields.typed(line["name"], str, where)
+        where = f"{where}: {name[:80]!r}"
+        shape = tuple(fields.natural(d, where) for d in fields.typed(line["shape"], list, where))
+        spec = TensorSpec(name, fields.typed(line["dtype"], str, where), shape)
+        state = line["state"]
+        if state not in get_args(State):
+            raise BadInput(f"{where}: unknown state {str(state)[:40]!r}")
+        if state == "whole" and "of" in line:
+            raise BadInput(f"{where}: a whole tensor refers to no base tensor")
+        of = None if state == "whole" else fields.typed(line.get("of", name), str, where)
+        place = None if state == "same" else _place(line, where)
+        if state == "same" and not {"codec", "object", "size", "part"}.isdisjoint(line):
+            raise BadInput(f"{where}: a tensor equal to the base's has no object")
+        return cls(spec, Digest(hex64(line["digest"], where)), state, of, place)
+
+
+def _place(line: Mapping[str, Json], where: str) -> Place:
+    part = line.get("part")
+    return Place(
+        codec=fields.typed(line.get("codec"), str, where),
+        object=ObjectId(hex64(line.get("object"), where)),
+        size=fields.natural(line.get("size"), where),
+        part=None if part is None else fields.natural(part, where),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A task version that another task was trained from."""
+
+    task: str
+    uuid: str
+    version: Version
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the parent as JSON."""
+        return {"task": self.task, "uuid": self.uuid, "version": self.version}
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Parse a parent; raises :class:`BadInput`."""
+        line = fields.mapping(value, where, ("task", "uuid", "version"))
+        name, uuid = (fields.typed(line[key], str, where) for key in ("task", "uuid"))
+        return cls(task_name(name), uuid, Version(hex64(line["version"], where)))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of the base or of a task.
+
+    ``tensors``, ``files`` (other files of the model directory) and ``headers`` (the safetensors header of each
+    weight file, verbatim; none when the source was not safetensors) are sorted by name. Files and headers are
+    kept as one-dimensional ``U8`` tensors. The base has no task name, UUID, ``added`` or base.
+    """
+
+    tensors: tuple[Entry, ...]
+    files: tuple[Entry, ...]
+    headers: tuple[Entry, ...]
+    source: str
+    task: str | None = None
+    uuid: str | None = None
+    added: str | None = None
+    base: Version | None = None
+    lineage: tuple[Parent, ...] = ()
+    nonfinite: int = 0
+
+    @cached_property
+    def version(self) -> Version:
+        """The task version: what locks, seeds and cache keys use."""
+        return version_of((entry.spec.name, entry.digest) for entry in self.tensors)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Entry]:
+        """The tensors by their own names."""
+        return {entry.spec.name: entry for entry in self.tensors}
+
+    @cached_property
+    def by_base_name(self) -> Mapping[str, Entry]:
+        """The tensors that refer to a base tensor, by the base's names."""
+        return {entry.of: entry for entry in self.tensors if entry.of is not None}
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, decoded."""
+        return sum(entry.spec.nbytes for entry in self.tensors)
+
+    def entries(self) -> Iterator[Entry]:
+        """Return every entry: tensors, files and headers."""
+        yield from self.tensors
+        yield from self.files
+        yield from self.headers
+
+    def places(self) -> Iterator[Place]:
+        """Return where every stored entry is."""
+        return (entry.place for entry in self.entries() if entry.place is not None)
+
+    def objects(self) -> dict[ObjectId, int]:
+        """Return the objects that this manifest refers to, with the stored bytes that it uses of each."""
+        used: dict[tuple[ObjectId, int | None], int] = {(p.object, p.part): p.size for p in self.places()}
+        sizes: dict[ObjectId, int] = {}
+        for (oid, _), size in used.items():
+            sizes[oid] = sizes.get(oid, 0) + size
+        return sizes
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes: the canonical document of :mod:`weightvc.util.canon`."""
+        return canon.document(
+            {
+                "schema": SCHEMA,
+                "features": [],
+                "task": self.task,
+                "uuid": self.uuid,
+                "added": self.added,
+                "base": self.base,
+                "version": self.version,
+                "lineage": [parent.to_json() for parent in self.lineage],
+                "nonfinite": self.nonfinite,
+                "source": self.source,
+                "files": [entry.to_json() for entry in self.files],
+                "headers": [entry.to_json() for entry in self.headers],
+                "tensors": [entry.to_json() for entry in self.tensors],
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Self:
+        """Parse a manifest file.
+
+        Raises:
+            Unsupported: a newer schema, or a feature that this version does not know.
+            Corrupt: anything but the one valid encoding of a manifest.
+        """
+        try:
+            return cls._parse(data, where)
+        except BadInput as error:
+            raise Corrupt(error.what, "run `wvc fsck`, or restore the file with git") from None
+
+    @classmethod
+    def _parse(cls, data: bytes, where: str) -> Self:
+        value = canon.parse_document(data, where)
+        if value.get("schema") != SCHEMA or value.get("features"):
+            raise Unsupported(
+                f"{where}: schema {str(value.get('schema'))[:60]!r} with features {str(value.get('features'))[:60]}",
+                "upgrade weightvc",
+            )
+        keys = "schema features task uuid added base version lineage nonfinite source files headers tensors"
+        doc = fields.mapping(value, where, keys.split())
+        task, base = fields.optional(doc["task"], str, where), doc["base"]
+        manifest = cls(
+            tensors=_entries(doc["tensors"], where),
+            files=_entries(doc["files"], where),
+            headers=_entries(doc["headers"], where),
+            source=fields.typed(doc["source"], str, where),
+            task=None if task is None else task_name(task),
+            uuid=fields.optional(doc["uuid"], str, where),
+            added=fields.optional(doc["added"], str, where),
+            base=None if base is None else Version(hex64(base, where)),
+            lineage=_list(doc["lineage"], Parent.from_json, where),
+            nonfinite=fields.natural(doc["nonfinite"], where),
+        )
+        if (task is None) != (manifest.uuid is None) or (task is None) != (manifest.added is None):
+            raise BadInput(f"{where}: a task has a name, a UUID and a time; the base has none")
+        if manifest.version != doc["version"]:
+            raise BadInput(f"{where}: the tensors do not have the version that the file states")
+        return manifest
+
+
+def _list(value: Json, parse: Callable[[Json, str], T], where: str) -> tuple[T, ...]:
+    return tuple(parse(item, where) for item in fields.typed(value, list, where))
+
+
+def _entries(value: Json, where: str) -> tuple[Entry, ...]:
+    entries = _list(value, Entry.from_json, where)
+    names = [entry.spec.name for entry in entries]
+    if any(a >= b for a, b in itertools.pairwise(names)):
+        raise BadInput(f"{where}: names are not sorted and distinct")
+    return entries

@@ -1,0 +1,149 @@
+"""Recipes: everything that decides a merged model, apart from the tasks' own bytes."""
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Self, TypeAlias, get_args
+
+import tomli_w
+
+from weightvc.objects.ids import task_name
+from weightvc.util import canon, fields
+from weightvc.util.canon import Json
+from weightvc.util.errors import BadInput, Unsupported, UsageError
+from weightvc.util.text import listed, printable
+
+SCHEMA = "weightvc/recipe/1"
+DEFAULT_METHOD = "opcm-s"
+
+Scalar: TypeAlias = str | int | float | bool
+"""What a method parameter can be."""
+
+Mismatch: TypeAlias = Literal["error", "base"]
+"""What to do with an integer tensor that several tasks changed in different ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A task and the coefficient that multiplies its task vector."""
+
+    task: str
+    coefficient: float = 1.0
+
+    def __str__(self) -> str:
+        return self.task if self.coefficient == 1.0 else f"{self.task}={self.coefficient!r}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``name`` or ``name=coefficient``.
+
+        Raises:
+            UsageError: the coefficient is not a finite number.
+            BadInput: the name cannot name a task.
+        """
+        name, sep, number = text.strip().partition("=")
+        try:
+            coefficient = float(number) if sep else 1.0
+        except ValueError:
+            coefficient = math.nan
+        if not math.isfinite(coefficient):
+            raise UsageError(f"{printable(text)!r}: the coefficient is not a finite number", "write TASK=0.7")
+        return cls(task_name(name), coefficient)
+
+
+def parse_tasks(items: Iterable[str]) -> tuple[Weighted, ...]:
+    """Parse a list of ``name[=coefficient]``; naming a task twice is a :class:`UsageError`."""
+    tasks = tuple(Weighted.parse(item) for item in items)
+    names = [weighted.task for weighted in tasks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"named twice: {listed(twice)}", "give each task one coefficient")
+    return tasks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Ordered tasks with coefficients, a method with its parameters, and two rules of the engine.
+
+    ``dtype`` casts the floating-point tensors of the result (``None`` keeps each tensor's own dtype).
+    """
+
+    tasks: tuple[Weighted, ...]
+    method: str = DEFAULT_METHOD
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    dtype: str | None = None
+    on_int_mismatch: Mismatch = "error"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the recipe as JSON; optional members are left out at their defaults."""
+        value: dict[str, Json] = {
+            "schema": SCHEMA,
+            "tasks": [str(weighted) for weighted in self.tasks],
+            "method": self.method,
+        }
+        if self.dtype is not None:
+            value["dtype"] = self.dtype
+        if self.on_int_mismatch != "error":
+            value["on_int_mismatch"] = self.on_int_mismatch
+        if self.params:
+            value["params"] = dict(sorted(self.params.items()))
+        return value
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe's canonical JSON."""
+        return hashlib.sha256(canon.dumps(self.to_json())).hexdigest()
+
+    @property
+    def exact_task(self) -> str | None:
+        """The task that this recipe gives back bit for bit: the only one, at coefficient 1 and its own dtype."""
+        alone = len(self.tasks) == 1 and self.tasks[0].coefficient == 1.0 and self.dtype is None
+        return self.tasks[0].task if alone else None
+
+    def without(self, names: Iterable[str]) -> "Recipe":
+        """Return the recipe with the tasks ``names`` taken out."""
+        gone = set(names)
+        kept = tuple(weighted for weighted in self.tasks if weighted.task not in gone)
+        return Recipe(kept, self.method, self.params, self.dtype, self.on_int_mismatch)
+
+    def to_bytes(self) -> bytes:
+        """Return the recipe as TOML."""
+        return tomli_w.dumps(self.to_json(), multiline_strings=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Self:
+        """Parse a recipe file. People write these by hand, so any valid TOML spelling will do.
+
+        Raises:
+            BadInput: no recipe, with the reason.
+            Unsupported: a newer schema.
+        """
+        try:
+            value: dict[str, Json] = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{where}: not valid TOML ({error})") from None
+        return cls.from_json(value, where)
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Parse what :meth:`to_json` gives; raises as :meth:`from_bytes`."""
+        if isinstance(value, dict) and value.get("schema") != SCHEMA:
+            raise Unsupported(
+                f"{where}: schema {str(value.get('schema'))[:60]!r}", f"expected {SCHEMA}; upgrade weightvc"
+            )
+        doc = fields.mapping(value, where, ("schema", "tasks", "method"), ("params", "dtype", "on_int_mismatch"))
+        params = fields.typed(doc.get("params", {}), dict, where)
+        if bad := sorted(key for key, item in params.items() if not isinstance(item, str | int | float)):
+            raise BadInput(f"{where}: parameters that are no scalars: {listed(bad)}")
+        mismatch = doc.get("on_int_mismatch", "error")
+        if mismatch not in get_args(Mismatch):
+            raise BadInput(f"{where}: on_int_mismatch is one of {listed(get_args(Mismatch))}")
+        items = fields.typed(doc["tasks"], list, where)
+        return cls(
+            tasks=parse_tasks(fields.typed(item, str, where) for item in items),
+            method=fields.typed(doc["method"], str, where),
+            params=params,
+            dtype=fields.optional(doc.get("dtype"), str, where),
+            on_int_mismatch=mismatch,
+        )
