@@ -1,0 +1,143 @@
+"""Byte planes: words split into planes, least significant byte first, each stored constant, raw or as a zstd frame.
+
+Splitting lets a general byte coder see each byte's own statistics, as in blosc's shuffle (Alted, "Why Modern CPUs
+Are Starving and What Can Be Done about It", CiSE 2010). zstd is RFC 8878.
+"""
+
+import math
+import struct
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from weightvc.delta.container import CHUNK
+from weightvc.util.errors import Corrupt
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
+"""A 1-d array of little-endian unsigned words of 1, 2, 4 or 8 bytes."""
+
+RAW, CONSTANT, ZSTD = range(3)
+MAX_WINDOW = 8 * 2**20
+_HEAD = struct.Struct("<BI")
+
+_SAMPLE = 4096
+_SAMPLE_FROM = 16 * 1024
+# c·log2(c) for each count c in a sample, in units of 2**-16 bit. Integers, so that the choice between raw and zstd
+# does not hang on how a machine rounds a sum.
+_C_LOG_C = np.array([0, *(round(c * math.log2(c) * 2**16) for c in range(1, _SAMPLE + 1))], np.int64)
+
+
+# Level 1, but only runs of 7 bytes count as matches, looked up in a small table. What repeats in planes is long runs
+# of unchanged weights; shorter matches are chance and cost more than Huffman codes. Measured on two fine-tunes
+# in fp32 and bf16 against plain level 1: 0.2 to 6 % smaller, encoding 1.2 to 2 times as fast.
+_LEVEL = zstandard.ZstdCompressionParameters.from_level(
+    1, min_match=7, hash_log=8, write_content_size=True, write_checksum=False
+)
+
+
+class _Tools(threading.local):
+    """Each thread's own zstd contexts and room for the planes of one chunk."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(compression_params=_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self.planes = np.empty(CHUNK, np.uint8)
+
+
+_tools = _Tools()
+
+
+def words_of(data: "ReadableBuffer", itemsize: int) -> Words:
+    """View bytes as words of ``itemsize`` bytes; writable if ``data`` is. Any alignment will do."""
+    return np.frombuffer(memoryview(data), f"<u{itemsize}")
+
+
+def pack(words: Words) -> bytes:
+    """Encode up to one chunk of words, at least one. Destroys the contents of ``words``, which serves as scratch."""
+    planes = _tools.planes[: words.nbytes].reshape(words.itemsize, words.size)
+    parts: list[bytes | memoryview] = []
+    for index, plane in enumerate(planes):
+        if index:
+            np.right_shift(words, 8, out=words)
+        np.copyto(plane, words, casting="unsafe")
+        kind, payload = _pack_plane(plane)
+        parts += _HEAD.pack(kind, len(payload)), payload
+    return b"".join(parts)
+
+
+def _pack_plane(plane: NDArray[np.uint8]) -> tuple[int, bytes | memoryview]:
+    if plane.min() == plane.max():
+        return CONSTANT, plane[:1].tobytes()
+    if not _looks_random(plane):
+        packed: bytes = _tools.compressor.compress(plane.data)
+        if len(packed) < plane.size:
+            return ZSTD, packed
+    return RAW, plane.data
+
+
+def _looks_random(plane: NDArray[np.uint8]) -> bool:
+    """Tell whether a sample has over 7.85 bits of order-0 entropy a byte, so that trying zstd would be a waste."""
+    if plane.size < _SAMPLE_FROM:
+        return False
+    # An odd step, so that it does not keep to the same columns of a matrix.
+    sample = plane[:: plane.size // _SAMPLE | 1][:_SAMPLE]
+    counts = np.bincount(sample, minlength=256)
+    bits = int(_C_LOG_C[sample.size]) - int(_C_LOG_C[counts].sum())
+    return bits * 100 > 785 * sample.size * 2**16
+
+
+def unpack(body: memoryview, out: Words) -> None:
+    """Decode what :func:`pack` made of ``out.size`` words into ``out``.
+
+    Raises:
+        Corrupt: ``body`` is anything else. What ``out`` then holds is undefined.
+    """
+    planes = []
+    end = 0
+    for index in range(out.itemsize):
+        start = end + _HEAD.size
+        if start > len(body):
+            raise Corrupt(f"plane {index} is cut short")
+        kind, length = _HEAD.unpack_from(body, end)
+        end = start + length
+        if end > len(body):
+            raise Corrupt(f"plane {index} is cut short")
+        planes.append(_unpack_plane(kind, body[start:end], out.size, f"plane {index}"))
+    if end != len(body):
+        raise Corrupt(f"{len(body) - end} bytes follow the last plane")
+    np.copyto(out, planes.pop())  # a constant plane has one byte and is broadcast
+    for plane in reversed(planes):
+        np.left_shift(out, 8, out=out)
+        np.bitwise_or(out, plane, out=out)
+
+
+def _unpack_plane(kind: int, payload: memoryview, size: int, where: str) -> NDArray[np.uint8]:
+    if kind == ZSTD:
+        payload = memoryview(_unzstd(payload, size, where))
+    elif kind not in (RAW, CONSTANT):
+        raise Corrupt(f"{where} has the unknown kind {kind}")
+    wanted = 1 if kind == CONSTANT else size
+    if len(payload) != wanted:
+        raise Corrupt(f"{where} holds {len(payload)} bytes, {wanted} expected")
+    return np.frombuffer(payload, np.uint8)
+
+
+def _unzstd(payload: memoryview, size: int, where: str) -> bytes:
+    # zstandard allocates what a frame declares, whatever max_output_size says, and its one-pass path ignores
+    # max_window_size: so both are read from the frame's header first.
+    try:
+        declared = zstandard.get_frame_parameters(payload)
+        if declared.content_size != size:
+            raise Corrupt(f"{where} is a zstd frame that does not declare {size} bytes")
+        if declared.window_size > MAX_WINDOW:
+            raise Corrupt(f"{where} is a zstd frame with a window of {declared.window_size} bytes")
+        plane: bytes = _tools.decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Corrupt(f"{where} is not one whole zstd frame ({error})") from None
+    return plane
