@@ -1,0 +1,79 @@
+"""OPCM: orthogonal projection-based continual merging, in its published and its stable form.
+
+Reference: Tang et al., "Merging Models on the Fly Without Retraining: A Sequential Approach to Scalable Continual
+Model Merging", NeurIPS 2025, arXiv 2501.09522.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from weightvc.merge import linalg
+from weightvc.merge.method import Step, add, check
+from weightvc.objects.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class _Projecting(ABC):
+    """What both forms share: which tensors are projected, when a step is trivial, and the published scale."""
+
+    scaled: ClassVar[bool] = True
+
+    alpha: float
+    other: str
+
+    def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
+        """Return the coefficients as given."""
+        return tuple(given)
+
+    def projects(self, spec: TensorSpec) -> bool:
+        """Tell whether the tensor is a matrix with two rows and columns or more, and not named by ``other``.
+
+        A tensor name has at most 1 KiB, which bounds the search; an empty ``other`` names nothing.
+        """
+        matrix = len(spec.shape) == 2 and min(spec.shape) >= 2
+        return matrix and not (self.other and re.search(self.other, spec.name))
+
+    def step(self, state: Tensor | None, vector: Tensor, *, project: bool) -> Step:
+        """Add one task vector; see :meth:`weightvc.merge.method.Fold.step`.
+
+        A state of zeros has no directions to protect: the vector is taken whole.
+        """
+        check(state, vector)
+        if not project or state is None or linalg.vanishes(state):
+            return Step(add(state, vector), None)
+        if not vector.any():
+            return Step(state, None)
+        return Step(*self._add(state, vector))
+
+    def scale(self, task_norms: Sequence[float], merged_norm: float) -> float:
+        """Return the factor that gives the merge the mean norm of its tasks; 1 where there is nothing to scale."""
+        return math.fsum(task_norms) / len(task_norms) / merged_norm if merged_norm else 1.0
+
+    @abstractmethod
+    def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opcm(_Projecting):
+    """The published rule, made canonical: see :func:`weightvc.merge.linalg.add_canonical`."""
+
+    name: ClassVar[str] = "opcm"
+
+    def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]:
+        return linalg.add_canonical(state, vector, self.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class OpcmS(_Projecting):
+    """The stable rule: see :func:`weightvc.merge.linalg.add_stable`."""
+
+    name: ClassVar[str] = "opcm-s"
+
+    def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]:
+        return linalg.add_stable(state, vector, self.alpha)

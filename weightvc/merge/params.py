@@ -1,0 +1,78 @@
+"""Parameters of merge methods as plain data: their types, ranges and spellings."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weightvc.objects.recipe import Scalar
+
+MAX_PATTERN = 1000
+"""Longest regular expression that a parameter may hold; tensor names have a limit of their own, 1 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter of a method.
+
+    Attributes:
+        name: As in ``-p NAME=VALUE``.
+        type: One of :data:`TYPES`.
+        default: The value where a recipe gives none.
+        meaning: What it does, for people, in one sentence.
+        range: The values it takes, for people, as in "alpha is …".
+        accepts: Tells whether a value of ``type`` is in that range.
+    """
+
+    name: str
+    type: type[Scalar]
+    default: Scalar
+    meaning: str
+    range: str
+    accepts: Callable[[Any], bool] = lambda _: True
+
+    def parse(self, given: Scalar) -> Scalar:
+        """Return ``given``, or the value that it spells, as the parameter's own type.
+
+        Raises:
+            ValueError: it is none of the parameter's values.
+        """
+        if type(given) not in (self.type, str) and (type(given), self.type) != (int, float):
+            raise ValueError(given)
+        value = TYPES[self.type](given)
+        if not self.accepts(value):
+            raise ValueError(value)
+        return value
+
+
+def is_pattern(text: str) -> bool:
+    """Tell whether ``text`` is a regular expression of at most :data:`MAX_PATTERN` characters."""
+    if len(text) > MAX_PATTERN:
+        return False
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
+
+
+def _finite(given: Scalar) -> float:
+    try:
+        number = float(given) + 0.0  # makes -0.0 the one zero, so that equal parameters are stored alike
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(given)
+    return number
+
+
+def _boolean(given: Scalar) -> bool:
+    text = str(given).lower()
+    if text not in ("true", "false"):
+        raise ValueError(given)
+    return text == "true"
+
+
+TYPES: Mapping[type[Scalar], Callable[[Any], Scalar]] = {float: _finite, int: int, bool: _boolean, str: str}
+"""What a parameter can be, and how text becomes a value of that type."""

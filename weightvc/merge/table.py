@@ -1,0 +1,176 @@
+"""The merge methods by name, as plain data: usage errors and completion load no tensors.
+
+Other packages add methods under the entry-point group ``weightvc.merge_methods``. Such an entry is a frozen
+dataclass that implements :class:`weightvc.merge.method.Fold`. Each of its fields has a default, whose type is the
+parameter's, and may say what it means in ``metadata["meaning"]``; a bad value raises ``ValueError``.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from weightvc.merge.params import MAX_PATTERN, TYPES, Param, is_pattern
+from weightvc.objects.recipe import Scalar
+from weightvc.util import plugins
+from weightvc.util.errors import NotFound, UsageError
+from weightvc.util.text import listed, printable
+
+if TYPE_CHECKING:
+    from weightvc.merge.method import Fold
+
+GROUP = "weightvc.merge_methods"
+"""Entry-point group of methods from other packages."""
+
+OTHER = (
+    r"(^|[._])(emb|embed|embeds|embeddings?|wte|wpe|positions?|positional|lm_head)([._]|$)"
+    r"|(^|\.)(shared|relative_attention_bias|predictions\.decoder|vocab_projector|lm_loss)\."
+    r"|^proj_out\.weight$"
+)
+"""Names of token and position tables, and of output layers that are commonly tied to them.
+
+The published code projects the weights of ``nn.Linear`` modules only; a checkpoint has just names and shapes.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """A row of the table.
+
+    Attributes:
+        name: As in ``--method NAME``.
+        summary: What the method does, in one line.
+        reference: The paper that it comes from.
+        params: Its parameters.
+        target: ``module:class`` of its implementation, imported when first used.
+        experimental: Whether its results may still change between versions.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    params: tuple[Param, ...]
+    target: str
+    experimental: bool = False
+
+
+_OPCM = "arXiv 2501.09522 (NeurIPS 2025)"
+_ALPHA = Param(
+    name="alpha",
+    type=float,
+    default=0.5,
+    meaning="share of the accumulated singular values, by sum, whose directions later tasks leave alone",
+    range="a number from 0 up to but not including 1",
+    accepts=lambda value: 0.0 <= value < 1.0,
+)
+_OTHER = Param(
+    name="other",
+    type=str,
+    default=OTHER,
+    meaning="names of matrices that are added without projection; empty for none",
+    range=f"a regular expression of at most {MAX_PATTERN} characters",
+    accepts=is_pattern,
+)
+_ROWS = (
+    MethodInfo(
+        "opcm-s",
+        "OPCM whose projection depends on subspaces only: reproducible for any number of tasks",
+        _OPCM,
+        (_ALPHA, _OTHER),
+        "weightvc.merge.opcm:OpcmS",
+    ),
+    MethodInfo(
+        "opcm",
+        "OPCM as published: each task is projected off the leading directions of those before it",
+        _OPCM,
+        (_ALPHA, _OTHER),
+        "weightvc.merge.opcm:Opcm",
+    ),
+    MethodInfo(
+        "task_arithmetic",
+        "sum of the task vectors",
+        "arXiv 2212.04089 (ICLR 2023)",
+        (Param("scaling", float, 1.0, "factor for the whole sum", "a finite number"),),
+        "weightvc.merge.task_arithmetic:TaskArithmetic",
+    ),
+    MethodInfo(
+        "linear",
+        "average of the tuned models, weighted by the coefficients",
+        "arXiv 2203.05482 (ICML 2022)",
+        (),
+        "weightvc.merge.linear:Linear",
+    ),
+)
+
+METHODS: Mapping[str, MethodInfo] = {row.name: row for row in _ROWS}
+"""The built-in methods, the default one first."""
+
+
+def describe(name: str) -> MethodInfo:
+    """Return the row of a built-in or installed method.
+
+    Raises:
+        UsageError: there is none of that name, or an installed one is not of the form that this module describes.
+    """
+    return METHODS[name] if name in METHODS else _describe(name, _kind(name))
+
+
+def create(name: str, params: Mapping[str, Scalar]) -> "Fold":
+    """Return the method ``name`` with ``params``, which may spell values as text; others are at their defaults.
+
+    Raises:
+        UsageError: an unknown method or parameter, or a value out of range.
+    """
+    known = {param.name: param for param in describe(name).params}
+    if unknown := sorted(params.keys() - known.keys()):
+        takes = f"it takes {listed(list(known))}" if known else "it takes none"
+        raise UsageError(f"method {name} has no parameter {listed(unknown)}", takes)
+    values = {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
+    try:
+        return cast("Fold", _kind(name)(**values))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def params_of(method: "Fold") -> dict[str, Scalar]:
+    """Return every parameter of a method with its value: the form that locks store and :func:`create` takes."""
+    return dataclasses.asdict(cast("Any", method))
+
+
+def _value(method: str, param: Param, given: Scalar) -> Scalar:
+    try:
+        return param.parse(given)
+    except ValueError:
+        shown = printable(str(given))[:60]
+        raise UsageError(f"{method}: {param.name}={shown} is out of range", f"{param.name} is {param.range}") from None
+
+
+def _kind(name: str) -> Any:
+    """Return the class of a built-in or installed method."""
+    if name in METHODS:
+        module, _, attribute = METHODS[name].target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    try:
+        return plugins.load(GROUP, name)
+    except NotFound:
+        shown = printable(name)[:80]
+        raise UsageError(f"there is no merge method {shown!r}", f"the methods are {listed(list(METHODS))}") from None
+
+
+def _describe(name: str, kind: Any) -> MethodInfo:
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else None
+    if fields is None or any(type(field.default) not in TYPES for field in fields):
+        raise UsageError(
+            f"the installed merge method {name!r} is not a dataclass whose fields all have scalar defaults",
+            "tell its author, or uninstall it",
+        )
+    params = tuple(_param(field.name, field.default, field.metadata.get("meaning", "")) for field in fields)
+    summary = (kind.__doc__ or name).strip().splitlines()[0]
+    return MethodInfo(name, summary, "", params, f"{kind.__module__}:{kind.__qualname__}", experimental=True)
+
+
+def _param(name: str, default: Any, meaning: str) -> Param:
+    return Param(name, type(default), default, meaning, f"of type {type(default).__name__}")
