@@ -1,0 +1,206 @@
+"""Model directories: which files hold the weights, and what else travels along."""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from weightvc.checkpoint.files import label, map_file, parse_json, regular_size
+from weightvc.checkpoint.header import MAX_HEADER, refuse_pointer
+from weightvc.util.errors import BadInput
+from weightvc.util.text import listed, printable
+
+Kind: TypeAlias = Literal["safetensors", "torch"]
+
+MAX_FILES = 10_000
+"""Files and directories beside the weights."""
+
+_SKIPPED = frozenset({".git", ".wvc", ".cache", "wvc.lock.json"})
+_FILES: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "safetensors": ("model.safetensors", (".safetensors",)),
+    "torch": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
+}
+_TRAINING = re.compile(r"(training_args|scheduler|optimizer|scaler|rng_state|trainer_state)[^/]*")
+_WEIGHTS = re.compile(
+    r".*\.(safetensors|bin|pt|pth|h5|msgpack|onnx|onnx_data|onnx\.data|gguf|ckpt|npz|ot)(\.index(\.\w+)?\.json)?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files that hold a directory's tensors.
+
+    Attributes:
+        kind: How to read them.
+        files: Their names, sorted.
+        index: Name of the index file; empty when there is a single file without one.
+        places: Tensor name to file name, from the index.
+    """
+
+    kind: Kind
+    files: tuple[str, ...]
+    index: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_weight_file(path: str) -> bool:
+    """Tell whether a file of this name holds weights or an index of them, in any framework's format.
+
+    A merged model carries its sources' other files along, and none of these: they would be stale.
+    """
+    return _WEIGHTS.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def kind_of(path: Path) -> Kind:
+    """Return how to read a weight file, judged by its name.
+
+    Raises:
+        BadInput: the name ends in none of ``.safetensors``, ``.bin``, ``.pt``, ``.pth``.
+    """
+    for kind, (_, endings) in _FILES.items():
+        if path.suffix in endings:
+            return kind
+    raise BadInput(
+        f"{label(path)}: not a .safetensors, .bin, .pt or .pth file", "give one of those, or the model's directory"
+    )
+
+
+def choose(root: Path) -> Weights:
+    """Choose the files of ``root`` that hold its tensors: safetensors before PyTorch, an index before a file.
+
+    Raises:
+        BadInput: a PEFT adapter, no weights, several candidates, or an index that is not well formed.
+    """
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    if "adapter_config.json" in names:
+        raise BadInput(
+            f"{label(root)}: a PEFT adapter, and adapters are not read yet",
+            "merge it into its base with peft's merge_and_unload and save that",
+        )
+    chosen = _choose(root, names, "safetensors") or _choose(root, names, "torch")
+    if chosen is None:
+        raise BadInput(
+            f"{label(root)}: no .safetensors, .bin, .pt or .pth weights in this directory",
+            "give the directory that holds the model's weights",
+        )
+    return chosen
+
+
+def _choose(root: Path, names: list[str], kind: Kind) -> Weights | None:
+    plain, endings = _FILES[kind]
+    indexes = [name for name in names if name.endswith(f"{endings[0]}.index.json")]
+    files = [name for name in names if name.endswith(endings) and _TRAINING.fullmatch(name) is None]
+    if indexes:
+        chosen = _from_index(root, _only(root, indexes, f"{plain}.index.json"), kind)
+        if plain in names and plain not in chosen.files:
+            raise BadInput(
+                f"{label(root)}: both {plain} and {chosen.index} are here, and loaders differ on which is the model",
+                "remove the one that is stale, or give the file itself",
+            )
+        return chosen
+    return Weights(kind, (_only(root, files, plain),)) if files else None
+
+
+def _only(root: Path, names: list[str], preferred: str) -> str:
+    if preferred in names or len(names) == 1:
+        return preferred if preferred in names else names[0]
+    raise BadInput(f"{label(root)}: any of these could be the model: {listed(names)}", "give the file itself")
+
+
+def _from_index(root: Path, index: str, kind: Kind) -> Weights:
+    where = label(root / index)
+    data = map_file(root / index)
+    refuse_pointer(data, where)
+    if len(data) > MAX_HEADER:
+        raise BadInput(f"{where}: {len(data)} bytes, more than the limit of {MAX_HEADER}", "give a smaller index")
+    value = parse_json(bytes(data), where, "download the index again")
+    places = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise BadInput(f"{where}: no weight_map of tensor names to file names", "download the index again")
+    files = tuple(sorted(set(places.values())))
+    for name in files:
+        if not name.endswith(_FILES[kind][1]) or not is_plain(name):
+            raise BadInput(
+                f"{where}: {printable(name)[:80]!r} is not the name of a {kind} file beside it", "download both again"
+            )
+        if not os.path.lexists(root / name):
+            raise BadInput(f"{where}: its shard {name} is missing", "download it, or run git lfs pull")
+    return Weights(kind, files, index, places)
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether ``name`` is one file name and no path."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+
+
+def check_places(root: Path, weights: Weights, found: Mapping[str, Iterable[str]]) -> None:
+    """Compare the index with what its shards hold.
+
+    Args:
+        root: The directory.
+        weights: Its weights, with an index.
+        found: Shard name to the names of the tensors in it.
+
+    Raises:
+        BadInput: a tensor is not where the index places it, or a shard holds one that the index does not place
+            there, such as one that another shard holds too.
+    """
+    for shard, names in found.items():
+        held = set(names)
+        placed = {name for name, place in weights.places.items() if place == shard}
+        if placed - held:
+            lost = listed(sorted(placed - held))
+            raise BadInput(f"{label(root / weights.index)}: not in {shard}, as it says: {lost}", "download both again")
+        if held - placed:
+            extra = listed(sorted(held - placed))
+            raise BadInput(
+                f"{label(root / shard)}: holds tensors that {weights.index} does not place there: {extra}",
+                "download both again",
+            )
+
+
+def other_files(root: Path, weights: Weights) -> dict[str, int]:
+    """Return the size in bytes of every other file under ``root``, by path relative to it, sorted.
+
+    ``.git``, ``.wvc``, ``.cache`` and ``wvc.lock.json`` stay out, and so does the index of PyTorch shards, which
+    names files that a checkout does not write. Links to files are followed, links to directories refused:
+    skipping one would lose files silently, and following it can leave the model or never end.
+
+    Raises:
+        BadInput: more than 10,000 entries, or one that is neither a file nor a directory.
+    """
+    left_out = {*weights.files, *([weights.index] if weights.kind == "torch" else [])}
+    sizes: dict[str, int] = {}
+    seen = 0
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(root / prefix) as found:
+            entries = list(itertools.islice(found, MAX_FILES + 1))
+        seen += len(entries)
+        if seen > MAX_FILES:
+            raise BadInput(f"{label(root)}: more than {MAX_FILES} files", "give the model's own directory")
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.name in _SKIPPED or path in left_out:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(path + "/")
+            else:
+                sizes[path] = _other_size(root, path)
+    return dict(sorted(sizes.items()))
+
+
+def _other_size(root: Path, path: str) -> int:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{label(root / path)}: its name is not UTF-8", "rename or remove it") from None
+    if (root / path).is_dir():
+        raise BadInput(f"{label(root / path)}: a symbolic link to a directory", "copy the directory here, or remove it")
+    return regular_size(root / path)
