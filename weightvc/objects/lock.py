@@ -65,7 +65,7 @@ class Lock:
     tasks: tuple[Parent, ...]
     files: Mapping[str, Digest]
     tensors: tuple[TensorLine, ...]
-    max_shard_size: int | None = None
+    max_shard_size: int
 
     @cached_property
     def digest(self) -> Version:
@@ -115,7 +115,7 @@ class Lock:
             tasks=tuple(Parent.from_json(item, where) for item in fields.typed(doc["tasks"], list, where)),
             files=dict(_file(item, where) for item in fields.typed(doc["files"], list, where)),
             tensors=tuple(TensorLine.from_json(item, where) for item in fields.typed(doc["tensors"], list, where)),
-            max_shard_size=fields.optional(doc["max_shard_size"], int, where),
+            max_shard_size=fields.natural(doc["max_shard_size"], where),
         )
         if lock.digest != doc["digest"]:
             raise BadInput(f"{where}: the tensors do not have the digest that the file states")

@@ -1,1 +1,1 @@
-"""The local object store."""
+"""Objects on the local disk."""

@@ -74,6 +74,15 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a regular file durable, whoever wrote them."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        ops.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def make_dirs(path: Path) -> None:
     """Make a directory and its missing parents durably; an existing directory is left as it is."""
     if path.is_dir():
@@ -117,6 +126,10 @@ class NewFile:
                 ops.fsync(fd)
         finally:
             os.close(fd)
+
+    def fileno(self) -> int:
+        """Return the open descriptor, for reading back what was written."""
+        return self._fd
 
     def replace(self, final: Path) -> None:
         """Publish under ``final``, replacing what is there. The caller syncs the directory."""

@@ -1,0 +1,58 @@
+"""`wvc add`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from weightvc import repo
+from weightvc.cli import options
+from weightvc.cli.context import Context, pass_context, share, size
+
+if TYPE_CHECKING:
+    from weightvc.repo.add import Added
+
+
+@click.command("add")
+@click.argument("path")
+@click.option("--task", required=True, type=options.TaskName(), help="The task's name.")
+@click.option("--codec", default="intdelta", show_default=True, help="How tensors are stored: intdelta or raw.")
+@click.option("--derived-from", multiple=True, metavar="TASK|RECIPE", help="What it was trained from, if not the base.")
+@click.option("--force-base", is_flag=True, help="Accept a checkpoint that looks like no fine-tune of this base.")
+@click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
+@options.jobs
+@options.dry_run
+@pass_context
+def command(
+    ctx: Context,
+    path: str,
+    task: str,
+    codec: str,
+    derived_from: tuple[str, ...],
+    force_base: bool,
+    allow_nonfinite: bool,
+    jobs: int,
+    dry_run: bool,
+) -> None:
+    """Store a fine-tune of the base as a task, for the next `wvc commit`.
+
+    PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    """
+    store = repo.snapshot.Options(codec, jobs, allow_nonfinite)
+    result = repo.add.add(
+        ctx.repository(), Path(path), task, repo.add.Options(store, derived_from, force_base, dry_run), ctx.progress()
+    )
+    ctx.note(result.notes)
+    ctx.emit("add", result, _lines(result))
+
+
+def _lines(result: "Added") -> Iterator[str]:
+    counts = ", ".join(f"{count} {state}" for state, count in result.tensors.items() if count)
+    moved = "" if result.relative_norm is None else f"; moved {100 * result.relative_norm:.2f} % of the base's norm"
+    if not result.staged:
+        yield f"would add task {result.task}: {counts}, {size(result.bytes)}{moved}"
+        return
+    ratio = share(result.stored_bytes, result.bytes)
+    yield f"staged task {result.task}: {counts}{moved}"
+    yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"

@@ -1,0 +1,83 @@
+"""`wvc checkout`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weightvc import repo
+from weightvc.cli import options
+from weightvc.cli.context import Context, columns, pass_context, size
+from weightvc.merge.table import METHODS
+
+if TYPE_CHECKING:
+    from weightvc.repo.checkout import CheckedOut
+
+
+def _methods() -> str:
+    lines = ["\b", "Methods (--method):"]
+    for info in METHODS.values():
+        params = "".join(f", -p {param.name}=…" for param in info.params)
+        lines.append(f"  {info.name:<16} {info.summary}{params}")
+    return "\n".join(lines)
+
+
+@click.command("checkout", epilog=_methods())
+@click.argument("rev", required=False, default="HEAD", metavar="[REV]")
+@options.recipe
+@options.device
+@click.option("--max-shard-size", type=options.Size(), default="5GB", show_default=True, help="Bytes of a weight file.")
+@click.option("-o", "--output", metavar="DIR", help="Where to; `model` in the work tree by default.")
+@click.option("--force", is_flag=True, help="Replace a directory that wvc did not write.")
+@options.jobs
+@options.dry_run
+@pass_context
+def command(
+    ctx: Context,
+    /,
+    rev: str,
+    output: str | None,
+    device: str,
+    max_shard_size: int,
+    force: bool,
+    jobs: int,
+    dry_run: bool,
+    **request: Any,
+) -> None:
+    """Build a model: all tasks at REV in the order of adding, or those that are named.
+
+    One task alone comes back bit for bit, with its other files. The directory gets a wvc.lock.json, from which
+    `wvc verify` checks it and `wvc verify --replay` builds it again.
+    """
+    where = repo.checkout.Options(
+        output=None if output is None else Path(output),
+        device=device,
+        jobs=jobs,
+        max_shard_size=max_shard_size,
+        force=force,
+        dry_run=dry_run,
+    )
+    result = repo.checkout.checkout(ctx.repository(), wanted(rev, request), where, ctx.progress())
+    ctx.note(result.notes)
+    ctx.emit("checkout", result, _lines(result, ctx.verbose))
+
+
+def wanted(rev: str, options: dict[str, Any]) -> Any:
+    """Return the request that the shared recipe options describe."""
+    names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch")
+    return repo.resolve.Request(rev, *(options[name] for name in names))
+
+
+def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
+    made = " + ".join(result.recipe) or "the base"
+    how = "bit for bit" if result.exact else f"by {result.method}"
+    if result.digest is None:
+        yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made} {how}"
+        figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
+        yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
+        return
+    yield f"{result.output}: {made} {how}, {result.tensors} tensors, {size(result.bytes)} in {result.seconds:.1f} s"
+    if verbose:
+        yield f"tensors: {', '.join(f'{count} {rule}' for rule, count in result.rules.items() if count)}"
+    yield f"digest {result.digest}"

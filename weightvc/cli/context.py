@@ -1,0 +1,118 @@
+"""What all commands share: global options, the repository, progress, and printing results."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import printable
+
+if TYPE_CHECKING:
+    from weightvc.repo.repository import Handle
+
+_LONG = 40
+
+
+@dataclass
+class Context:
+    """The global options of one run, and the exit code that its command decided."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    no_pager: bool = False
+    code: int = 0
+
+    def repository(self) -> "Handle":
+        """Open the repository of the current directory; :class:`NotARepository` if there is none."""
+        git: Handle = import_module("weightvc.repo.repository").open_handle(Path())
+        return git
+
+    def progress(self) -> Progress:
+        """Return bars on a terminal's standard error; silence when piped, in CI, or under ``--json`` or ``-q``."""
+        off = self.json or self.quiet or os.environ.get("WVC_NO_PROGRESS") or os.environ.get("CI")
+        if off or not sys.stderr.isatty():
+            return SILENT
+        bars: Progress = import_module("weightvc.cli.bars").Bars()
+        return bars
+
+    def emit(self, name: str, result: Any, lines: Iterable[str]) -> None:
+        """Print a result: the lines for people, or the dataclass as one JSON document."""
+        if self.json:
+            click.echo(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
+            return
+        text = "".join(f"{line}\n" for line in lines)
+        if text.count("\n") > _LONG and sys.stdout.isatty() and not self.no_pager:
+            click.echo_via_pager(text)
+        else:
+            click.echo(text, nl=False)
+
+    def note(self, notes: Iterable[str], label: str = "note") -> None:
+        """Print notes or warnings for people on standard error."""
+        if not self.quiet and not self.json:
+            for text in notes:
+                click.echo(f"{label}: {text}", err=True)
+
+    def fail(self, kind: str, what: str, hint: str) -> None:
+        """Print an error: for people on standard error, and as a document under ``--json``."""
+        if self.json:
+            click.echo(json.dumps({"schema": "weightvc/error/1", "error": {"kind": kind, "what": what, "hint": hint}}))
+        click.echo(f"wvc: {printable_lines(what)}", err=True)
+        if hint:
+            click.echo(f"hint: {printable_lines(hint)}", err=True)
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def printable_lines(text: str) -> str:
+    """Make every line of a message safe for a terminal."""
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes in binary units, as git-lfs and zstd print it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(nbytes) < 1024:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} TiB"
+
+
+def share(part: float, whole: float) -> str:
+    """Return ``part`` of ``whole`` as a percentage."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def number(value: float | None) -> str:
+    """Return a figure to four digits, or a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def columns(rows: Sequence[Sequence[object]], *, right: Iterable[int] = ()) -> list[str]:
+    """Return rows of text in aligned columns; those numbered in ``right`` are flush right."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    flush = set(right)
+    return [
+        "  ".join(
+            c.rjust(w) if i in flush else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,39 @@
+"""`wvc env`."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from shutil import which
+
+import click
+
+from weightvc.cli.context import Context, columns, pass_context
+
+_PACKAGES = ("torch", "numpy", "zstandard", "xxhash", "blake3", "click", "GitPython", "rich")
+
+
+@dataclass(frozen=True)
+class _Environment:
+    wvc: str
+    python: str
+    platform: str
+    cores: int
+    git: str | None
+    packages: dict[str, str]
+
+
+@click.command("env")
+@pass_context
+def command(ctx: Context) -> None:
+    """Print the versions of wvc and of what it stands on, to paste into a report."""
+    result = _Environment(
+        wvc=metadata.version("weightvc"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cores=len(os.sched_getaffinity(0)),
+        git=which("git"),
+        packages={name: metadata.version(name) for name in _PACKAGES},
+    )
+    rows = [("wvc", result.wvc), ("python", result.python), ("platform", result.platform), ("cores", result.cores)]
+    ctx.emit("env", result, columns([*rows, ("git", result.git or "not found"), *result.packages.items()]))

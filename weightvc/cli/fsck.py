@@ -1,0 +1,37 @@
+"""`wvc fsck`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from weightvc import repo
+from weightvc.cli import exits, options
+from weightvc.cli.context import Context, pass_context, size
+from weightvc.util.text import listed
+
+if TYPE_CHECKING:
+    from weightvc.repo.fsck import Checked
+
+
+@click.command("fsck")
+@click.option("--full", is_flag=True, help="Also read every object and compare it with its id.")
+@options.jobs
+@pass_context
+def command(ctx: Context, full: bool, jobs: int) -> None:
+    """Check that everything that history refers to is here; exit 1 when something is missing or damaged."""
+    result = repo.fsck.fsck(ctx.repository(), full=full, jobs=jobs, progress=ctx.progress())
+    ctx.code = 0 if result.ok else exits.FOUND
+    ctx.emit("fsck", result, _lines(result))
+
+
+def _lines(result: "Checked") -> Iterator[str]:
+    for finding in result.findings:
+        yield f"{finding.kind}: {finding.what}: {finding.detail}"
+        if finding.costs:
+            yield f"  needed by {listed(finding.costs)}"
+    how = "read and compared" if result.full else "present; `wvc fsck --full` reads them"
+    yield f"{result.manifests} manifests, {result.objects} objects, {size(result.bytes)}, {how}"
+    if result.unreferenced:
+        yield f"{result.unreferenced} objects that nothing refers to"
+    yield "no problems found" if result.ok else f"{len(result.findings)} problems found"

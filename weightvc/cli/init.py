@@ -1,0 +1,39 @@
+"""`wvc init`."""
+
+from pathlib import Path
+
+import click
+
+from weightvc import repo
+from weightvc.cli import options
+from weightvc.cli.context import Context, pass_context, share, size
+
+
+@click.command("init")
+@click.argument("directory", default=".", metavar="[DIR]")
+@click.option("--base", required=True, metavar="PATH", help="The base checkpoint: a file or a model directory.")
+@click.option("--codec", default="intdelta", show_default=True, help="How the base is stored: intdelta or raw.")
+@click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
+@options.jobs
+@options.dry_run
+@pass_context
+def command(
+    ctx: Context, directory: str, base: str, codec: str, allow_nonfinite: bool, jobs: int, dry_run: bool
+) -> None:
+    """Make DIR a repository over a base checkpoint, and commit it.
+
+    Sets git up if DIR is no git repository. Every fine-tune is later stored as its difference from this base.
+    """
+    store = repo.snapshot.Options(codec, jobs, allow_nonfinite)
+    result = repo.init.init(Path(directory), Path(base), store, ctx.progress(), dry_run=dry_run)
+    ctx.note(result.warnings, "warning")
+    if result.commit is None:
+        lines = [f"would make {result.repository} over {result.base.tensors} tensors, {size(result.base.bytes)}"]
+    else:
+        ratio = share(result.base.stored_bytes, result.base.bytes)
+        lines = [
+            f"{result.repository}: base {result.base.digest[:12]} with {result.base.tensors} tensors",
+            f"{size(result.base.bytes)} stored in {size(result.base.stored_bytes)} ({ratio})",
+            f"commit {result.commit[:12]}",
+        ]
+    ctx.emit("init", result, lines)

@@ -1,0 +1,169 @@
+"""The command line's entry: a lazy group with an explicit table of commands."""
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from weightvc.cli import exits
+from weightvc.cli.context import Context
+from weightvc.util.errors import WeightvcError
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Start": {"init": "Make a repository over a base checkpoint."},
+    "Record": {
+        "add": "Store a fine-tune as a task, for the next commit.",
+        "status": "Show tasks, recipes and what is staged.",
+        "commit": "Record what is staged as a git commit.",
+        "log": "Show the commits that changed tasks.",
+        "show": "Show a task or a revision.",
+        "diff": "Compare two models as task vectors.",
+    },
+    "Combine": {
+        "checkout": "Build a model from tasks.",
+        "recipe": "Keep compositions of tasks under a name.",
+    },
+    "Remove": {"revert": "Take a task out and rebuild what contained it."},
+    "Maintain": {
+        "fsck": "Check that all stored data is here and whole.",
+        "verify": "Compare a checkout with its lock.",
+        "completion": "Print the shell completion script.",
+        "env": "Print versions that matter in a report.",
+    },
+}
+"""Every command with its summary, so that help and completion import no command."""
+
+COMMANDS = {name: summary for section in SECTIONS.values() for name, summary in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command ``cmd_name``, given ``--json`` like all others."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"weightvc.cli.{cmd_name}").command
+        for leaf in command.commands.values() if isinstance(command, click.Group) else [command]:
+            _add_json(leaf)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table."""
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Complete command names with the table's summaries, importing none of them."""
+        completion = importlib.import_module("click.shell_completion")
+        found = [completion.CompletionItem(n, help=s) for n, s in COMMANDS.items() if n.startswith(incomplete)]
+        return found + super(click.Group, self).shell_complete(ctx, incomplete)
+
+
+def _add_json(command: click.Command) -> None:
+    if all(param.name != "json" for param in command.params):
+        option = click.Option(
+            ["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print one JSON document."
+        )
+        command.params.append(option)
+
+
+def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_object(Context).json = True  # type: ignore[union-attr]
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"wvc {importlib.import_module('importlib.metadata').version('weightvc')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.option("-C", "directory", metavar="DIR", help="Run as if started in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more: notes, names in full, tracebacks.")
+@click.option("--no-pager", is_flag=True, help="Never page long output.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
+)
+@click.pass_context
+def cli(ctx: click.Context, directory: str | None, as_json: bool, quiet: bool, verbose: bool, no_pager: bool) -> None:
+    """Git for neural-network weights: task deltas, merges that replay, removal that is proved."""
+    state = ctx.obj
+    state.json, state.quiet, state.verbose, state.no_pager = as_json, quiet, verbose, no_pager
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise click.UsageError(f"-C {directory}: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a run ended badly: its code, and what to say."""
+
+    code: int
+    kind: str = ""
+    what: str = ""
+    hint: str = ""
+
+
+def run() -> None:
+    """Run the command line and exit with the code of :mod:`weightvc.cli.exits`."""
+    state = Context(json="--json" in sys.argv[1:])
+    failure = _invoke(state)
+    if failure is None:
+        code = state.code
+    else:
+        code = failure.code
+        if failure.what:
+            state.fail(failure.kind, failure.what, failure.hint)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = exits.BROKEN_PIPE
+    if code == exits.BROKEN_PIPE:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _invoke(state: Context) -> _Failure | None:
+    try:
+        cli.main(prog_name="wvc", obj=state, standalone_mode=False)
+    except WeightvcError as error:
+        if state.verbose:
+            traceback.print_exc()
+        return _Failure(exits.code(error), exits.kind(error), error.what, error.hint)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return _Failure(exits.USAGE)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "wvc"
+        return _Failure(exits.USAGE, "UsageError", error.format_message(), f"see `{where} --help`")
+    except click.ClickException as error:
+        return _Failure(exits.REQUEST, "RequestError", error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        return _Failure(exits.INTERRUPTED, "Interrupted", "interrupted; nothing was left half-made")
+    except BrokenPipeError:
+        return _Failure(exits.BROKEN_PIPE)
+    except OSError as error:
+        if state.verbose:
+            traceback.print_exc()
+        return _Failure(exits.REQUEST, "RequestError", str(error), "run it again with -v for the details")
+    except Exception as error:  # noqa: BLE001 -- the last resort: a bug is reported as one
+        traceback.print_exc()
+        return _Failure(
+            exits.BUG, "Bug", f"this is a bug in wvc: {error!r}", "report it with the traceback above and `wvc env`"
+        )
+    return None

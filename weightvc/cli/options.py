@@ -1,0 +1,119 @@
+"""Options that several commands share, and how their values are read."""
+
+import os
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes such as ``5GB``, ``512MiB`` or ``1000``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the number and its unit: decimal, or binary with an ``i``."""
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            self.fail(f"{value!r} is not a size; write for example 5GB or 512MiB", param, ctx)
+        step = 1024 if found[3] else 1000
+        nbytes = int(float(found[1]) * step ** " KMGT".index(found[2].upper() or " "))
+        if nbytes < 1:
+            self.fail(f"{value!r} is less than one byte", param, ctx)
+        return nbytes
+
+
+class TaskName(click.ParamType[str]):
+    """A task's name; the shell completes those in the work tree."""
+
+    name = "task"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the tasks whose manifests lie in the work tree; git is not asked, completion must be quick."""
+        listed = incomplete.rpartition(",")
+        names = sorted(path.stem for path in _tracked("tasks").glob("*.json"))
+        done = {item.partition("=")[0] for item in listed[0].split(",")}
+        completion = import_module("click.shell_completion")
+        return [
+            completion.CompletionItem(f"{listed[0]}{listed[1]}{name}")
+            for name in names
+            if name.startswith(listed[2]) and name not in done
+        ]
+
+
+def _tracked(kind: str) -> Path:
+    here = Path.cwd()
+    for directory in [here, *here.parents]:
+        if (directory / ".wvc").is_dir():
+            return directory / ".wvc" / kind
+    return here / ".wvc" / kind
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        key, sep, text = value.partition("=")
+        if not sep or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
+        pairs[key] = text
+    return pairs
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [item.strip() for item in value.split(",") if item.strip()]
+
+
+def jobs(function: F) -> F:
+    """Add ``--jobs``."""
+    default = len(os.sched_getaffinity(0))
+    return click.option(
+        "-j", "--jobs", type=click.IntRange(1, 256), default=default, show_default="all cores", help="Threads."
+    )(function)
+
+
+def device(function: F) -> F:
+    """Add ``--device``."""
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where matrices are computed."
+    )(function)
+
+
+def dry_run(function: F) -> F:
+    """Add ``--dry-run``."""
+    return click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
+
+
+def recipe(function: F) -> F:
+    """Add all that decides a merged model."""
+    for option in reversed(
+        (
+            click.option(
+                "--tasks",
+                type=TaskName(),
+                callback=_split,
+                metavar="a,b=0.7",
+                help="Tasks with coefficients; all by default.",
+            ),
+            click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe, or a recipe file."),
+            click.option("--method", help="Merge method; `wvc checkout --help` lists them."),
+            click.option("-p", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Method parameter."),
+            click.option("--dtype", metavar="D", help="Cast the result: F64, F32, F16 or BF16."),
+            click.option(
+                "--on-int-mismatch",
+                type=click.Choice(["error", "base"]),
+                help="Integer tensors that tasks changed in different ways.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,51 @@
+"""`wvc revert`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weightvc import repo
+from weightvc.cli import options
+from weightvc.cli.context import Context, pass_context
+from weightvc.util.text import listed
+
+if TYPE_CHECKING:
+    from weightvc.repo.revert import Reverted
+
+
+@click.command("revert")
+@click.argument("target", metavar="TASK|REV", type=options.TaskName())
+@click.option("-m", "--message", help="The commit's message.")
+@click.option("--cascade", is_flag=True, help="Take out the tasks that derive from it, too.")
+@click.option("--keep-derived", is_flag=True, help="Leave the tasks that derive from it, on record.")
+@click.option("--reason", default="", metavar="R", help="Why, for the removal record.")
+@click.option("--requester", default="", metavar="ID", help="Who asked for it, for the removal record.")
+@click.option("--rebuild/--no-rebuild", default=True, show_default=True, help="Build again what contained the task.")
+@options.device
+@options.jobs
+@options.dry_run
+@pass_context
+def command(ctx: Context, /, target: str, **given: Any) -> None:
+    """Take a task out of the tasks and recipes, and rebuild every model that contained it.
+
+    Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be equal
+    byte for byte. The commit can be undone with git, and the task may be added again.
+    """
+    result = repo.revert.revert(ctx.repository(), target, repo.revert.Options(**given), ctx.progress())
+    ctx.note(result.warnings, "warning")
+    ctx.emit("revert", result, _lines(result))
+
+
+def _lines(result: "Reverted") -> Iterator[str]:
+    if result.commit is None:
+        yield f"would take out {listed(result.tasks)}, and change the recipes: {listed(result.recipes) or 'none'}"
+        return
+    yield f"took out {listed(result.tasks)} in commit {result.commit[:12]}; record {result.audit}"
+    if result.recipes:
+        yield f"changed recipes: {listed(result.recipes)}"
+    if result.dependants:
+        yield f"kept tasks that derive from it: {listed(result.dependants)}"
+    for rebuilt in result.rebuilt:
+        where = f" in {rebuilt.output}" if rebuilt.output else ""
+        yield f"rebuilt {rebuilt.recipe}{where}: {rebuilt.after[:16]}, equal to a build that never had the task"

@@ -1,0 +1,29 @@
+"""`wvc verify`."""
+
+from pathlib import Path
+
+import click
+
+from weightvc import repo
+from weightvc.cli import exits, options
+from weightvc.cli.context import Context, columns, pass_context
+
+
+@click.command("verify")
+@click.argument("path")
+@click.option("--replay", is_flag=True, help="Build the model again from sources and compare.")
+@options.device
+@options.jobs
+@pass_context
+def command(ctx: Context, path: str, replay: bool, device: str, jobs: int) -> None:
+    """Compare a directory that checkout wrote with its lock; exit 1 when they differ.
+
+    Works without a repository, unless --replay is given.
+    """
+    repository = ctx.repository() if replay else None
+    result = repo.verify.verify(
+        Path(path), repository, replay=replay, device=device, jobs=jobs, progress=ctx.progress()
+    )
+    ctx.code = 0 if result.ok else exits.FOUND
+    rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in result.checks]
+    ctx.emit("verify", result, [*columns(rows), f"digest {result.digest}"])

@@ -1,0 +1,230 @@
+"""Where a repository is, and reading its commits."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightvc.history import process
+from weightvc.history.process import GitFailed
+from weightvc.util import fsio
+from weightvc.util.errors import Missing, NotARepository, NotFound
+from weightvc.util.text import printable
+
+_BATCH = 16
+"""Blobs read by one git process: bounds the memory that their output takes."""
+
+_LOG_FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s", "%b")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One commit.
+
+    Args:
+        commit: Its full id.
+        parents: The full ids of its parents.
+        author: ``Name <email>``, as recorded; not made safe for a terminal.
+        time: When it was authored, in seconds since 1970 UTC, by the author's own clock.
+        subject: The first paragraph of the message on one line.
+        body: The rest of the message.
+    """
+
+    commit: str
+    parents: tuple[str, ...]
+    author: str
+    time: int
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True)
+class GitDir:
+    """A git repository with a work tree, which may be one of several linked ones.
+
+    Args:
+        work_tree: Top of the work tree.
+        git_dir: This work tree's own git directory, which holds its ``HEAD`` and ``index``.
+        common_dir: The git directory that all its work trees share.
+    """
+
+    work_tree: Path
+    git_dir: Path
+    common_dir: Path
+
+    def head(self) -> str | None:
+        """Return the full id of the commit at ``HEAD``, or ``None`` on a branch without commits."""
+        try:
+            return process.line(self.work_tree, "rev-parse", "--verify", "--quiet", "HEAD")
+        except GitFailed as error:
+            if error.status == 1:
+                return None
+            raise
+
+    def resolve(self, rev: str) -> str:
+        """Return the full id of the commit that ``rev`` names.
+
+        Raises:
+            NotFound: ``rev`` names no commit, or starts with ``-`` or ``^``.
+        """
+        if rev and not rev.startswith(("-", "^")) and "\0" not in rev:
+            try:
+                return process.line(self.work_tree, "rev-parse", "--verify", "--end-of-options", f"{rev}^{{commit}}")
+            except GitFailed:
+                pass
+        raise NotFound(f"no revision {printable(rev)!r}", "`git log --all --oneline` shows the revisions")
+
+    def read(self, rev: str, path: str) -> bytes | None:
+        """Return a file's bytes at a revision, or ``None`` if there is no such file."""
+        return self._cat([f"{self.resolve(rev)}:{path}"])[0] if "\n" not in path else None
+
+    def read_tree(self, rev: str, prefix: str = ".wvc/") -> dict[str, str]:
+        """Return path → blob id of every file under ``prefix`` at a revision; submodules are passed over."""
+        listed = process.run(self.work_tree, "ls-tree", "-r", "-z", "--full-tree", self.resolve(rev), "--", prefix)
+        found = {}
+        for entry in listed.split(b"\0")[:-1]:
+            meta, path = entry.split(b"\t", 1)
+            _, kind, blob = meta.decode().split(" ")
+            if kind == "blob":
+                found[os.fsdecode(path)] = blob
+        return found
+
+    def read_blobs(self, blobs: Sequence[str]) -> dict[str, bytes]:
+        """Return blob id → bytes.
+
+        Raises:
+            Missing: git does not have one of them, as in a partial clone.
+        """
+        found = {}
+        for start in range(0, len(blobs), _BATCH):
+            batch = blobs[start : start + _BATCH]
+            for blob, data in zip(batch, self._cat(batch), strict=True):
+                if data is None:
+                    raise Missing(f"git has no file contents {printable(blob)}", "run `git fetch --refetch`")
+                found[blob] = data
+        return found
+
+    def log(self, rev: str = "HEAD", paths: Sequence[str] = (), max_count: int | None = None) -> Iterator[LogEntry]:
+        """Return the commits reachable from ``rev``, newest first.
+
+        Args:
+            rev: Where to start.
+            paths: Only commits that changed one of these files or directories; all commits if empty.
+            max_count: At most so many.
+        """
+        limit = [] if max_count is None else [f"--max-count={max_count}"]
+        shape = "--format=tformat:" + "%x00".join(_LOG_FIELDS)
+        out = process.run(
+            self.work_tree, "log", "-z", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--no-patch",
+            "--no-mailmap", shape, *limit, self.resolve(rev), "--", *paths,
+        )  # fmt: skip
+        fields = iter(out.decode("utf-8", "replace").split("\0")[:-1])
+        for commit, parents, author, time, subject, body in zip(*[fields] * len(_LOG_FIELDS), strict=True):
+            yield LogEntry(commit, tuple(parents.split()), author, int(time or 0), subject, body)
+
+    def parents(self, rev: str) -> tuple[str, ...]:
+        """Return the full ids of a commit's parents."""
+        return next(self.log(rev, max_count=1)).parents
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Tell whether ``old`` is ``new`` or reachable from it."""
+        try:
+            process.run(self.work_tree, "merge-base", "--is-ancestor", self.resolve(old), self.resolve(new))
+        except GitFailed as error:
+            if error.status == 1 and "error:" not in error.stderr:  # git ends alike over an object it cannot read
+                return False
+            raise
+        return True
+
+    def all_blobs(self, paths: Sequence[str] = (".wvc",)) -> dict[str, set[str]]:
+        """Return path → every blob id it ever had, over all commits that a ref or a work tree's ``HEAD`` reaches.
+
+        Reflogs, stashes below the newest, and dropped branches are not looked at.
+        """
+        commits = process.run(self.work_tree, "rev-list", "--all", "--full-history", "--", *paths)
+        changes = process.run(
+            self.work_tree, "diff-tree", "--stdin", "--no-commit-id", "-r", "-m", "--root", "-z", "--raw",
+            "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules", "--", *paths, stdin=commits,
+        )  # fmt: skip
+        found: dict[str, set[str]] = {}
+        fields = iter(changes.split(b"\0")[:-1])
+        for meta, path in zip(fields, fields, strict=True):
+            mode, blob = meta.decode().split(" ")[1:4:2]
+            if mode != "000000":
+                found.setdefault(os.fsdecode(path), set()).add(blob)
+        return found
+
+    def _cat(self, names: Sequence[str]) -> list[bytes | None]:
+        """Read one blob for each object name; ``None`` for an absent object or one that is no blob."""
+        asked = b"".join(os.fsencode(name) + b"\n" for name in names)
+        out = process.run(self.work_tree, "cat-file", "--batch", "--buffer", stdin=asked)
+        found: list[bytes | None] = []
+        start = 0
+        for _ in names:
+            end = out.index(b"\n", start)
+            *_, kind, last = out[start:end].split(b" ")
+            start = end + 1
+            if last == b"missing":
+                found.append(None)
+                continue
+            found.append(out[start : start + int(last)] if kind == b"blob" else None)
+            start += int(last) + 1
+        return found
+
+
+def discover(path: Path) -> GitDir:
+    """Find the repository that holds ``path``, whatever ``GIT_DIR`` says.
+
+    Raises:
+        NotARepository: there is none, it has no work tree, or its work tree is elsewhere.
+        RequestError: git refuses it, for instance because it belongs to somebody else.
+    """
+    found = _locate(path) if path.is_dir() else None
+    if found is None:
+        raise NotARepository(f"{path} is not in a git repository", "run `wvc init --base PATH`")
+    return found
+
+
+def _locate(path: Path) -> GitDir | None:
+    try:
+        out = process.line(
+            path, "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-dir", "--git-common-dir"
+        )
+    except GitFailed as error:
+        if "not a git repository" in error.stderr:
+            return None
+        if "must be run in a work tree" in error.stderr:
+            raise NotARepository(f"{path} is in a git repository without a work tree", "use a clone with one") from None
+        raise
+    parts = out.split("\n")
+    if len(parts) != 3 or not path.resolve().is_relative_to(parts[0]):
+        raise NotARepository(
+            f"{path} is in a git repository whose work tree is elsewhere, or whose path has a line break",
+            "`git config core.worktree` shows where it is; use a clone without that setting",
+        )
+    return GitDir(*map(Path, parts))
+
+
+def init(path: Path) -> GitDir:
+    """Return the repository that holds ``path``, making one there, durably, if there is none.
+
+    The first branch has the name that the user's own git settings give, else ``main``.
+
+    Raises:
+        NotARepository: ``path`` is in a repository without a work tree.
+    """
+    fsio.make_dirs(path)
+    if found := _locate(path):
+        return found
+    try:
+        process.run(path, "config", "--get", "init.defaultBranch")
+        branch = []
+    except GitFailed:
+        branch = ["--initial-branch=main"]
+    process.run(path, "init", "--quiet", *branch)
+    for directory, _, files in os.walk(path / ".git", topdown=False):
+        for name in filter(fsio.is_regular, (Path(directory, name) for name in files)):
+            fsio.sync_file(name)
+        fsio.sync_dir(Path(directory))
+    fsio.sync_dir(path)
+    return discover(path)

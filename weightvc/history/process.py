@@ -1,0 +1,135 @@
+"""Runs git so that neither the environment nor the repository can redirect it or make it execute anything.
+
+Only plumbing runs here. A hostile ``.git/config`` can name programs for file monitoring, hooks, filters, signing,
+paging and transports. The first two are switched off below; filters by :func:`no_filters` where git would look at
+files; signing by our callers' arguments; pagers by the lack of a terminal; and transports (a partial clone fetches
+when an object is missing) by allowing no protocol at all.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from git.cmd import Git
+from git.exc import GitCommandNotFound
+
+from weightvc.util.errors import RequestError
+from weightvc.util.text import printable
+
+# What a surrounding hook or script exports (GIT_DIR, GIT_INDEX_FILE, quarantine …) is about another repository.
+_KEPT = re.compile(
+    r"GIT_(AUTHOR_|COMMITTER_|CONFIG_(?!PARAM)|SSL_|EXEC_PATH|TEMPLATE_DIR|CEILING_|DISCOVERY_|TRACE|DEFAULT_HASH)"
+)
+_VARIABLES = (
+    "GIT_ALLOW_PROTOCOL=none",
+    "GIT_LITERAL_PATHSPECS=1",
+    "GIT_NO_LAZY_FETCH=1",
+    "GIT_OPTIONAL_LOCKS=0",
+    "GIT_TERMINAL_PROMPT=0",
+)
+_SETTINGS = {
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.fsync": "all",
+    "core.fsyncMethod": "fsync",
+    "gc.auto": "0",
+    "i18n.commitEncoding": "UTF-8",
+    "user.useConfigOnly": "true",
+}
+_NOT_FOUND = 127
+
+
+class GitFailed(RequestError):
+    """A git command ended with an error.
+
+    Args:
+        command: The git subcommand.
+        status: Its exit status.
+        stderr: What it said.
+    """
+
+    def __init__(self, command: str, status: int, stderr: str) -> None:
+        said = next((line for line in stderr.splitlines() if line.startswith(("fatal:", "error:"))), stderr)
+        super().__init__(f"git {command} failed ({status}): {printable(said.strip())[:500]}")
+        self.status = status
+        self.stderr = stderr
+
+
+def run(
+    directory: Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    index: Path | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """Run ``git arguments…`` in ``directory`` and return its output.
+
+    Args:
+        directory: The work tree or a directory in it.
+        arguments: The subcommand and its arguments.
+        stdin: What the command reads.
+        index: The index file to use in place of the user's own.
+        settings: Further git settings that override all others.
+
+    Raises:
+        GitFailed: the command ended with an error.
+        RequestError: git is not installed.
+    """
+    with tempfile.TemporaryFile() as source:
+        source.write(stdin)
+        source.seek(0)
+        try:
+            status, out, err = Git().execute(
+                [*_environment(index, settings), "git", "-C", str(directory), *arguments],
+                istream=source,
+                with_extended_output=True,
+                with_exceptions=False,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+        except GitCommandNotFound:
+            status, out, err = _NOT_FOUND, b"", ""
+    if status == _NOT_FOUND:
+        raise RequestError("git is not installed", "install git 2.36 or newer and try again")
+    if status:
+        raise GitFailed(arguments[0], status, err)
+    return bytes(out)
+
+
+def line(directory: Path, *arguments: str, stdin: bytes = b"", index: Path | None = None) -> str:
+    """Run git as :func:`run` does and return the one line that it prints."""
+    return os.fsdecode(run(directory, *arguments, stdin=stdin, index=index)).removesuffix("\n")
+
+
+def no_filters(directory: Path) -> dict[str, str]:
+    """Return settings that disable every filter driver that the repository or the user has configured.
+
+    git runs ``clean`` filters on files that changed as recently as the index itself, whenever it writes the index.
+    """
+    try:
+        listed = run(directory, "config", "--null", "--name-only", "--get-regexp", r"^filter\..")
+    except GitFailed:  # none
+        return {}
+    drivers = {os.fsdecode(key).rpartition(".")[0] for key in listed.split(b"\0")[:-1]}
+    # An empty process command takes precedence over a clean command and means: no filter.
+    return {f"{driver}.{key}": value for driver in drivers for key, value in (("process", ""), ("required", "false"))}
+
+
+def _environment(index: Path | None, settings: Mapping[str, str]) -> list[str]:
+    """Return the start of a command line that changes the environment of the rest.
+
+    GitPython can add to the environment but not take away, hence ``env``. It also falls back to the current
+    directory where it cannot enter the one it was given, hence ``git -C`` above. Settings go into numbered
+    variables, after those that the user's own environment has: ``git -c`` would misread a name that holds ``=``.
+    """
+    unset = [part for name in os.environ if name.startswith("GIT_") and not _KEPT.match(name) for part in ("-u", name)]
+    private = {} if index is None else {"core.splitIndex": "false"}
+    chosen = {**_SETTINGS, **private, **settings}
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    numbered = [f"GIT_CONFIG_COUNT={first + len(chosen)}"]
+    for n, (key, value) in enumerate(chosen.items(), first):
+        numbered += [f"GIT_CONFIG_KEY_{n}={key}", f"GIT_CONFIG_VALUE_{n}={value}"]
+    return ["env", *unset, *_VARIABLES, *numbered, *([f"GIT_INDEX_FILE={index}"] if index else [])]

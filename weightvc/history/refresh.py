@@ -1,0 +1,160 @@
+"""Bringing the user's index and work tree up to a commit that wvc has made.
+
+Between the moving of the ref and the end of this, the user's index still has the old state, and a plain
+``git commit`` would undo ours. So the paths are noted durably before the ref moves, and the next wvc command takes
+up a note that it finds. The caller of everything here except :func:`recover` holds the lock of :func:`refs_locked`.
+"""
+
+import os
+import re
+import stat
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weightvc.history import process
+from weightvc.history.git import GitDir
+from weightvc.history.process import GitFailed
+from weightvc.util import canon, fsio
+from weightvc.util.errors import BadInput, Conflict, NotFound, WeightvcError
+from weightvc.util.text import printable
+
+INDEX_PATIENCE = 2.0
+"""Seconds to wait for another git process to let go of the index."""
+
+_SCRATCH_NAME = re.compile(r"tmp-\d+-[0-9a-f]{16}")
+
+
+@contextmanager
+def refs_locked(git: GitDir) -> Iterator[None]:
+    """Hold this repository's lock for moving refs; the kernel frees it if the process dies."""
+    _plain(scratch(git))
+    for directory in (git.common_dir / "wvc", git.git_dir / "wvc"):
+        _plain(directory)
+        fsio.make_dirs(directory)
+    with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
+        yield
+
+
+def scratch(git: GitDir) -> Path:
+    """Return the directory that only the holder of the lock uses: private index, git's lock on it, the note."""
+    return git.git_dir / "wvc" / "commit"
+
+
+def target(git: GitDir, path: str) -> Path:
+    """Return where a tracked path is in the work tree.
+
+    Raises:
+        BadInput: it is not a plain path below ``.wvc/``.
+        Conflict: a directory on the way is a symbolic link or a file, or the path itself is a directory.
+    """
+    parts = path.split("/")
+    if parts[0] != ".wvc" or len(parts) < 2 or not path.isprintable() or {"", ".", "..", ".git"} & set(parts):
+        raise BadInput(f"{printable(path)!r} is not the path of a tracked file of wvc")
+    for depth in range(1, len(parts)):
+        _plain(git.work_tree.joinpath(*parts[:depth]))
+    final = git.work_tree.joinpath(*parts)
+    if final.is_dir() and not final.is_symlink():
+        raise Conflict(f"{final} is a directory where wvc keeps a file", "move it away, then try again")
+    return final
+
+
+def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
+    """Record durably that ``paths`` must be brought up to date once ``commit`` is in the history of ``HEAD``."""
+    fsio.write_file(scratch(git) / "pending.json", canon.document({"commit": commit, "paths": sorted(paths)}))
+
+
+def pending(git: GitDir) -> set[str]:
+    """Return the paths that an interrupted commit has left behind ``HEAD``."""
+    try:
+        data = (scratch(git) / "pending.json").read_bytes()
+    except FileNotFoundError:
+        return set()
+    noted = canon.parse_document(data, "pending.json")
+    try:
+        return set(noted["paths"]) if git.is_ancestor(noted["commit"], "HEAD") else set()
+    except NotFound:
+        return set()
+
+
+def settle(git: GitDir, paths: Collection[str]) -> tuple[str, ...]:
+    """Give the index and the work tree ``HEAD``'s state of ``paths``, then drop the note.
+
+    Returns:
+        Warnings, if that could not be done; the note is then kept.
+    """
+    try:
+        _refresh(git, sorted(paths))
+        fsio.remove_tree(scratch(git))
+    except (WeightvcError, OSError) as error:
+        where = git.work_tree / ".wvc"
+        again = "the next wvc command tries again, or run `git restore --staged --worktree .wvc`"
+        return (f"a commit is made, but git's index or the files in {where} are not up to date ({error}); {again}",)
+    return ()
+
+
+def recover(git: GitDir) -> tuple[str, ...]:
+    """Finish what an interrupted :func:`weightvc.history.commit.commit` left; does nothing when there is nothing.
+
+    Returns:
+        Warnings, if that could not be done.
+    """
+    if not scratch(git).exists():
+        return ()
+    with refs_locked(git):
+        return settle(git, pending(git))
+
+
+def _refresh(git: GitDir, paths: list[str]) -> None:
+    if not paths:
+        return
+    files = {path: target(git, path) for path in paths}
+    head = git.resolve("HEAD")
+    tree = git.read_tree(head)
+    # The index first: a file that is merely modified does no harm to the user's next commit.
+    _write_index(git, index_lines({path: tree.get(path) for path in paths}, len(head)))
+    blobs = git.read_blobs([tree[path] for path in paths if path in tree])
+    for path, file in files.items():
+        if path in tree:
+            fsio.make_dirs(file.parent)
+            fsio.write_file(file, blobs[tree[path]])
+        else:
+            fsio.remove_file(file)
+    for directory in {file.parent for file in files.values()}:
+        for left in filter(lambda entry: _SCRATCH_NAME.fullmatch(entry.name), directory.glob("tmp-*")):
+            fsio.remove_file(left)
+
+
+def index_lines(blobs: dict[str, str | None], digits: int) -> bytes:
+    """Return input of ``git update-index -z --index-info``.
+
+    Args:
+        blobs: Path → blob id, ``None`` to drop the path.
+        digits: Length of an object id in this repository: 40 or 64.
+    """
+    lines = (f"{'100644' if blob else '0'} {blob or '0' * digits}\t{path}\0" for path, blob in blobs.items())
+    return "".join(lines).encode()
+
+
+def _write_index(git: GitDir, lines: bytes) -> None:
+    settings = process.no_filters(git.work_tree)
+    deadline = time.monotonic() + INDEX_PATIENCE
+    while True:
+        try:
+            process.run(git.work_tree, "update-index", "-z", "--index-info", stdin=lines, settings=settings)
+        except GitFailed as error:
+            if "index.lock" not in error.stderr or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _plain(directory: Path) -> None:
+    try:
+        mode = os.lstat(directory).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise Conflict(f"{directory} is not a plain directory; wvc writes nothing through it", "move it away")

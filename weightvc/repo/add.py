@@ -1,0 +1,211 @@
+"""Add: a fine-tune → a staged task manifest, with its objects in the store."""
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
+from weightvc.delta import values
+from weightvc.delta.codec import CHUNK
+from weightvc.objects.ids import Version, task_name
+from weightvc.objects.manifest import Manifest, Parent
+from weightvc.objects.tensors import MERGED
+from weightvc.repo import snapshot, stage
+from weightvc.repo.align import Alignment, align
+from weightvc.repo.decode import Reader
+from weightvc.repo.repository import Handle, task_path
+from weightvc.repo.state import State, load
+from weightvc.util.errors import BadInput, NotFound
+from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import listed, printable
+
+UNRELATED = 1.0
+"""Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
+
+Fine-tunes measure well below; unrelated checkpoints of one architecture about 1.4, the square root of two.
+"""
+
+_SAMPLED_CHUNKS = 4
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+@dataclass(frozen=True)
+class Added:
+    """What add did. ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed."""
+
+    task: str
+    manifest: Version
+    tensors: dict[str, int]
+    bytes: int
+    stored_bytes: int
+    codec: str
+    relative_norm: float | None
+    notes: list[str] = field(default_factory=list)
+    staged: bool = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a task is added, besides how it is stored."""
+
+    store: snapshot.Options = field(default_factory=snapshot.Options)
+    derived_from: Sequence[str] = ()
+    force_base: bool = False
+    dry_run: bool = False
+
+
+def add(repo: Handle, path: Path, name: str, options: Options, progress: Progress = SILENT) -> Added:
+    """Store the checkpoint at ``path`` as task ``name`` and stage its manifest for the next commit.
+
+    Raises:
+        BadInput: no usable checkpoint, non-finite values, a task name that cannot be, or a checkpoint that is no
+            fine-tune of this base.
+        NotFound: ``derived_from`` names no task or recipe.
+    """
+    task_name(name)
+    state = load(repo)
+    lineage = _lineage(state, options.derived_from)
+    with open_checkpoint(path) as checkpoint:
+        base = {entry.spec.name: entry.spec for entry in state.base.tensors}
+        matched = align(checkpoint.tensors, base)
+        relative = _relative_norm(checkpoint, repo, state.base, matched.names)
+        if not options.force_base:
+            _refuse_unrelated(path, matched, relative)
+        if options.dry_run:
+            return _planned(name, checkpoint, state.base, matched, relative)
+        shot = snapshot.take(
+            checkpoint, repo.store, base=state.base, names=matched.names, options=options.store, progress=progress
+        )
+        kind = checkpoint.kind
+    identity, added = _identity(repo, state, name)
+    manifest = Manifest(
+        shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, lineage, shot.nonfinite
+    )
+    stage.put(repo, task_path(name), manifest.to_bytes())
+    counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
+    return Added(
+        task=name,
+        manifest=manifest.version,
+        tensors=counts | _unmatched(checkpoint, state.base, matched),
+        bytes=manifest.nbytes,
+        stored_bytes=sum(manifest.objects().values()),
+        codec=options.store.codec,
+        relative_norm=relative,
+        notes=_notes(checkpoint, state.base, matched),
+    )
+
+
+def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
+    """Return the task's UUID and first-add time: its own if it lives or is staged, else new ones.
+
+    The time is never earlier than that of any other task, so that the default order is the order of adding even
+    if the clock was set back.
+    """
+    staged = {
+        path: Manifest.from_bytes(data, path)
+        for path, data in stage.changes(repo).items()
+        if data and "/tasks/" in path
+    }
+    known = state.tasks.get(name) or staged.get(task_path(name))
+    if known is not None and known.uuid is not None and known.added is not None:
+        return known.uuid, known.added
+    times = [m.added for m in (*state.tasks.values(), *staged.values()) if m.added is not None]
+    now = datetime.now(UTC)
+    if times:
+        newest = datetime.strptime(max(times), _TIME).replace(tzinfo=UTC)
+        now = max(now, newest + timedelta(microseconds=1))
+    return str(uuid.uuid4()), now.strftime(_TIME)
+
+
+def _lineage(state: State, sources: Sequence[str]) -> tuple[Parent, ...]:
+    """Return the task versions behind tasks and recipes that a task was trained from."""
+    names: list[str] = []
+    for source in sources:
+        if source in state.tasks:
+            names.append(source)
+        elif source in state.recipes:
+            names += [weighted.task for weighted in state.recipes[source].tasks]
+        else:
+            raise NotFound(
+                f"--derived-from {printable(source)}: no task or recipe of that name is committed",
+                "run `wvc status` to see the tasks, `wvc recipe list` the recipes",
+            )
+    manifests = [state.task(name) for name in dict.fromkeys(names)]
+    return tuple(Parent(str(m.task), str(m.uuid), m.version) for m in manifests)
+
+
+def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, names: Mapping[str, str]) -> float | None:
+    """Estimate the norm of the task vector over that of the base, from a few chunks of every matching tensor."""
+    reader = Reader(repo.store, base)
+    moved = held = 0.0
+    for name, other in names.items():
+        spec, entry = checkpoint.tensors[name], base.by_name[other]
+        if spec.dtype not in MERGED or not spec.same_kind(entry.spec) or not spec.nbytes:
+            continue
+        decoder, data = reader.open(entry), checkpoint.read(name)
+        chunks = math.ceil(spec.nbytes / CHUNK)
+        picked = sorted({at * chunks // _SAMPLED_CHUNKS for at in range(_SAMPLED_CHUNKS)})
+        for at in picked:
+            target = data[at * CHUNK : (at + 1) * CHUNK]
+            out = memoryview(bytearray(len(target)))
+            decoder.read_into(out, at * CHUNK)
+            start = values.to_float(spec.dtype, out)
+            with np.errstate(all="ignore"):
+                delta = values.to_float(spec.dtype, target) - start
+                moved += float(np.dot(delta, delta)) * chunks / len(picked)
+                held += float(np.dot(start, start)) * chunks / len(picked)
+    return math.sqrt(moved / held) if held > 0 and math.isfinite(moved) else None
+
+
+def _refuse_unrelated(path: Path, matched: Alignment, relative: float | None) -> None:
+    hint = "check that PATH is a fine-tune of this repository's base, or pass --force-base"
+    if not matched.names:
+        raise BadInput(f"{path}: not one tensor has a name that the base has", hint)
+    if relative is not None and relative > UNRELATED:
+        raise BadInput(f"{path}: the task vector is {relative:.2f} times as large as the base itself", hint)
+
+
+def _unmatched(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> dict[str, int]:
+    """Count the tensors that have no counterpart, on either side, and those of another shape or dtype."""
+    reshaped = len(_reshaped(checkpoint, base, matched))
+    return {
+        "added": len(checkpoint.tensors) - len(matched.names) + reshaped,
+        "removed": len(base.tensors) - len(matched.names) + reshaped,
+        "reshaped": reshaped,
+    }
+
+
+def _reshaped(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[str]:
+    return [n for n, other in matched.names.items() if not checkpoint.tensors[n].same_kind(base.by_name[other].spec)]
+
+
+def _notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[str]:
+    """Return a sentence for each way in which the checkpoint is not laid out as the base."""
+    notes = []
+    if matched.prefix:
+        side = "the base" if matched.side == "base" else "this checkpoint"
+        notes.append(f"names matched after the prefix {printable(matched.prefix)!r} that only {side} carries")
+    new = [name for name in checkpoint.tensors if name not in matched.names]
+    if new:
+        notes.append(f"{len(new)} tensors that the base does not have, stored whole: {listed(new)}")
+    if reshaped := _reshaped(checkpoint, base, matched):
+        notes.append(
+            f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges: "
+            f"{listed(reshaped)}"
+        )
+    missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))
+    if missing:
+        notes.append(f"{len(missing)} tensors of the base are missing: {listed(missing)}")
+    return notes
+
+
+def _planned(name: str, checkpoint: Checkpoint, base: Manifest, matched: Alignment, relative: float | None) -> Added:
+    total = sum(spec.nbytes for spec in checkpoint.tensors.values())
+    counts = {"matched": len(matched.names)} | _unmatched(checkpoint, base, matched)
+    notes = _notes(checkpoint, base, matched)
+    return Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False)

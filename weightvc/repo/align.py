@@ -1,0 +1,65 @@
+"""Which base tensor each tensor of a fine-tune corresponds to."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weightvc.objects.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The base's name for each tensor that has a counterpart of any shape, and the prefix that was matched.
+
+    ``prefix`` is the constant name prefix (``"bert."``) that only ``side`` carries; both are empty when names
+    match as they are.
+    """
+
+    names: Mapping[str, str]
+    prefix: str = ""
+    side: str = ""
+
+
+def align(task: Mapping[str, TensorSpec], base: Mapping[str, TensorSpec]) -> Alignment:
+    """Match names directly, or after a constant prefix that one side carries, whichever matches more tensors.
+
+    A tensor without its prefixed counterpart falls back on the base tensor of its own name, unless that one is
+    taken.
+    """
+    direct = sum(1 for name, spec in task.items() if _fits(spec, base.get(name)))
+    on_base = _prefixes(base, task)
+    on_task = _prefixes(task, base)
+    count, _, side, prefix = max(
+        [(direct, 0, "", "")]
+        + [(n, -len(p), "base", p) for p, n in on_base.items()]
+        + [(n, -len(p), "task", p) for p, n in on_task.items()],
+        key=lambda item: (item[0], item[1], item[2]),
+    )
+    if count <= direct:
+        side = prefix = ""
+    names = {name: wanted for name in task if (wanted := _rename(name, side, prefix)) in base}
+    taken = set(names.values())
+    names |= {name: name for name in task if name not in names and name in base and name not in taken}
+    return Alignment(names, prefix, side)
+
+
+def _fits(spec: TensorSpec, other: TensorSpec | None) -> bool:
+    return other is not None and spec.shape == other.shape
+
+
+def _prefixes(long: Mapping[str, TensorSpec], short: Mapping[str, TensorSpec]) -> Counter[str]:
+    """Count, for each dotted prefix of names in ``long``, the tensors that match ``short`` without it."""
+    found: Counter[str] = Counter()
+    for name, spec in long.items():
+        at = name.find(".")
+        while at >= 0:
+            if _fits(spec, short.get(name[at + 1 :])):
+                found[name[: at + 1]] += 1
+            at = name.find(".", at + 1)
+    return found
+
+
+def _rename(name: str, side: str, prefix: str) -> str:
+    if side == "base":
+        return prefix + name
+    return name.removeprefix(prefix) if side == "task" and name.startswith(prefix) else name

@@ -1,0 +1,230 @@
+"""Building one resolved recipe: every tensor, the heads, the other files, and the lock over all of them."""
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from weightvc.checkpoint import card
+from weightvc.checkpoint.directory import is_weight_file
+from weightvc.checkpoint.writer import Layout, Writer, write_extra
+from weightvc.merge import linalg
+from weightvc.merge.fingerprint import fingerprint
+from weightvc.objects.ids import Digest
+from weightvc.objects.lock import Lock, TensorLine
+from weightvc.objects.manifest import Entry, Manifest, Parent
+from weightvc.objects.tensors import TensorHasher, tensor_digest
+from weightvc.repo import device as devices
+from weightvc.repo import plan as plans
+from weightvc.repo import resolve
+from weightvc.repo.decode import Reader
+from weightvc.repo.materialize import DTYPES, Materializer
+from weightvc.repo.plan import Plan, TensorPlan
+from weightvc.repo.repository import Handle
+from weightvc.repo.resolve import Request, Resolved
+from weightvc.util import fsio, parallel
+from weightvc.util.errors import Corrupt, Unsupported
+from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import printable
+
+DEFAULT_SHARD = 5 * 10**9
+"""Bytes of a weight file, the default of the hub's own tools."""
+
+TORCH = {
+    **DTYPES,
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+}  # fmt: skip
+"""The torch dtype of every dtype that torch has one for."""
+
+
+class Builder:
+    """Builds one resolved recipe: into a directory, or for its digests alone."""
+
+    def __init__(
+        self, repo: Handle, resolved: Resolved, *, device: str, jobs: int, max_shard_size: int = DEFAULT_SHARD
+    ) -> None:
+        self._repo = repo
+        self._resolved = resolved
+        self._device = device
+        self._jobs = jobs
+        self._max_shard_size = max_shard_size
+        self._reader = Reader(repo.store, resolved.state.base)
+
+    def plan(self) -> Plan:
+        """Return the merge plan; an exact checkout is the plan in which every tensor is the task's own."""
+        state = self._resolved.state
+        exact = self._resolved.exact
+        if exact is None:
+            return plans.make(state.base, self._resolved.tasks, self._resolved.recipe, self._resolved.method)
+        rule: plans.Rule = "base" if exact is state.base else "task"
+        return Plan(
+            tuple(TensorPlan((e.spec.name,), e.spec, rule, e, ((0, e),)) for e in exact.tensors), (1.0,), heads={}
+        )
+
+    def write(self, directory: Path, progress: Progress = SILENT) -> Lock:
+        """Write weights, heads and other files into an empty directory and return the lock."""
+        plan = self.plan()
+        exact = self._resolved.exact
+        files: dict[str, Digest] = {}
+        layout = self._layout(plan, exact)
+        with self.materializer(plan) as work, Writer(directory, layout) as writer:
+            work.prepare(progress)
+            lines = self._tensors(plan, work, layout, writer, progress)
+            writer.finish()
+        self._check_exact(exact, lines)
+        for file in layout.files:
+            files[file.name] = tensor_digest("U8", [len(file.header)], file.header)
+        if (index := layout.index()) is not None:
+            files[layout.index_name] = tensor_digest("U8", [len(index)], index)
+        for at, entries in plan.heads.items():
+            lines += self._head(directory, self._resolved.recipe.tasks[at].task, entries, files)
+        for name, data in self._others(exact, set(files)):
+            write_extra(directory, name, data)
+            files[name] = tensor_digest("U8", [len(data)], data)
+        return self._lock(files, lines)
+
+    def digests(self, progress: Progress = SILENT) -> Lock:
+        """Replay without writing a model, and return the lock that :meth:`write` would give for its tensors."""
+        plan = self.plan()
+        layout = self._layout(plan, self._resolved.exact)
+        with self.materializer(plan) as work:
+            work.prepare(progress)
+            return self._lock({}, self._tensors(plan, work, layout, None, progress))
+
+    def materializer(self, plan: Plan) -> Materializer:
+        """Return the engine for a plan of this recipe, to be entered as a context."""
+        fsio.make_dirs(self._repo.tmp)
+        return Materializer(
+            self._reader, plan, self._resolved.method, device=self._device, scratch=self._repo.tmp, jobs=self._jobs
+        )
+
+    def _layout(self, plan: Plan, exact: Manifest | None) -> Layout:
+        if exact is None or not exact.headers:
+            return Layout.pack(plan.specs, self._max_shard_size)
+        return Layout.verbatim({e.spec.name: bytes(self._reader.open(e, "headers").read()) for e in exact.headers})
+
+    def _tensors(
+        self, plan: Plan, work: Materializer, layout: Layout, writer: Writer | None, progress: Progress
+    ) -> list[TensorLine]:
+        """Produce every tensor, on several threads, and return its line of the lock."""
+        where = {name: file.name for file in layout.files for name in file.slots}
+        ordered = sorted(plan.tensors, key=lambda tensor: -tensor.spec.nbytes)
+
+        def job(tensor: TensorPlan) -> list[TensorLine]:
+            hasher = TensorHasher(tensor.spec.dtype, tensor.spec.shape)
+            for offset, span in work.spans(tensor):
+                hasher.update(span)
+                if writer is not None:
+                    for name in tensor.names:
+                        writer.write(name, span, offset)
+            progress.advance(tensor.spec.nbytes)
+            digest, ranks = hasher.digest(), work.ranks(tensor)
+            return [TensorLine(where[name], name, digest, tensor.rule, ranks) for name in tensor.names]
+
+        with progress.stage("Writing" if writer else "Replaying", sum(t.spec.nbytes for t in ordered)):
+            return [line for lines in parallel.run(job, ordered, self._jobs, linalg.pin_thread) for line in lines]
+
+    def _check_exact(self, exact: Manifest | None, lines: list[TensorLine]) -> None:
+        for line in lines if exact is not None else ():
+            if exact is not None and line.digest != exact.by_name[line.name].digest:
+                raise Corrupt(
+                    f"tensor {printable(line.name)} does not have the digest that its manifest states",
+                    "run `wvc fsck --full` to find the damaged object",
+                )
+
+    def _head(
+        self, directory: Path, task: str, entries: tuple[Entry, ...], files: dict[str, Digest]
+    ) -> list[TensorLine]:
+        """Write the tensors that only one task has to `heads/<task>.safetensors`."""
+        layout = Layout.pack([entry.spec for entry in entries], DEFAULT_SHARD, stem=task)
+        fsio.make_dirs(directory / "heads")
+        lines = []
+        with Writer(directory / "heads", layout) as writer:
+            for entry in entries:
+                for offset, span in self._reader.open(entry).spans():
+                    writer.write(entry.spec.name, span, offset)
+            writer.finish()
+        for file in layout.files:
+            files[f"heads/{file.name}"] = tensor_digest("U8", [len(file.header)], file.header)
+            digests = {entry.spec.name: entry.digest for entry in entries}
+            lines += [TensorLine(f"heads/{file.name}", name, digests[name], "task") for name in file.slots]
+        return lines
+
+    def _others(self, exact: Manifest | None, written: set[str]) -> Iterator[tuple[str, memoryview | bytes]]:
+        """Return the other files: all of an exact checkout's, else the base's without weights, and a model card."""
+        if exact is not None:
+            yield from ((e.spec.name, self._reader.open(e, "files").read()) for e in exact.files)
+            return
+        for entry in self._resolved.state.base.files:
+            name = entry.spec.name
+            if not _is_stale(name) and name not in written and name != "README.md":
+                yield name, self._reader.open(entry, "files").read()
+        yield "README.md", self._card()
+
+    def _card(self) -> bytes:
+        recipe = self._resolved.recipe
+        tasks = [
+            card.CardTask(weighted.task, weighted.coefficient, manifest.version, self._readme(manifest))
+            for weighted, manifest in zip(recipe.tasks, self._resolved.tasks, strict=True)
+        ]
+        base = self._resolved.state.base
+        return card.merge_card(
+            base=base.version, base_card=self._readme(base), tasks=tasks, method=recipe.method, params=recipe.params
+        )
+
+    def _readme(self, manifest: Manifest) -> bytes | None:
+        entry = next((e for e in manifest.files if e.spec.name == "README.md"), None)
+        return None if entry is None else bytes(self._reader.open(entry, "files").read())
+
+    def _lock(self, files: dict[str, Digest], lines: list[TensorLine]) -> Lock:
+        resolved = self._resolved
+        tasks = tuple(Parent(str(task.task), str(task.uuid), task.version) for task in resolved.tasks)
+        return Lock(
+            wvc=metadata.version("weightvc"),
+            environment=fingerprint(self._device),
+            commit=resolved.state.commit,
+            base=resolved.state.base.version,
+            recipe=resolved.recipe,
+            tasks=tasks,
+            files=files,
+            tensors=tuple(lines),
+            max_shard_size=self._max_shard_size,
+        )
+
+
+def _is_stale(name: str) -> bool:
+    """Tell whether another file of the base holds weights that a merge has replaced.
+
+    Safetensors and PyTorch files in subdirectories are modules of their own, such as a Dense head; all other weight
+    formats are exports of the model itself.
+    """
+    module = "/" in name and name.endswith((".safetensors", ".bin"))
+    return is_weight_file(name) and not module
+
+
+def tensors(
+    repo: Handle, request: Request, device: str, jobs: int, progress: Progress = SILENT
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a request as (name, tensor on ``device``), sorted by name, one at a time.
+
+    Raises:
+        Unsupported: torch has no dtype for a tensor (packed values); a checkout gives its bytes all the same.
+    """
+    builder = Builder(repo, resolve.resolve(repo, request), device=devices.find(device), jobs=jobs)
+    plan = builder.plan()
+    with builder.materializer(plan) as work:
+        work.prepare(progress)
+        byname = {name: tensor for tensor in plan.tensors for name in tensor.names}
+        for name in sorted(byname):
+            spec = byname[name].spec
+            if spec.dtype not in TORCH:
+                raise Unsupported(f"{printable(name)}: torch has no dtype {spec.dtype}", "use `wvc checkout` instead")
+            data = bytearray(b"".join(span for _, span in work.spans(byname[name])))
+            values = (
+                torch.frombuffer(data, dtype=TORCH[spec.dtype]) if data else torch.empty(0, dtype=TORCH[spec.dtype])
+            )
+            yield name, values.reshape(spec.shape).to(work.device)

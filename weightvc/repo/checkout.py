@@ -1,0 +1,108 @@
+"""Checkout: a recipe → a model directory with its lock."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from weightvc.history.exclude import exclude
+from weightvc.objects import lock as locks
+from weightvc.objects.ids import Version
+from weightvc.repo import device as devices
+from weightvc.repo import output, resolve
+from weightvc.repo import plan as plans
+from weightvc.repo.build import DEFAULT_SHARD, Builder
+from weightvc.repo.repository import Handle
+from weightvc.repo.resolve import Request, Resolved
+from weightvc.util import fsio
+from weightvc.util.progress import SILENT, Progress
+
+DEFAULT_OUTPUT = "model"
+
+# What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
+_RUNTIME = 300 * 2**20
+_SPANS = 96 * 2**20
+_PROJECTION_COPIES = 8
+
+
+@dataclass(frozen=True)
+class CheckedOut:
+    """What a checkout wrote, or, for a dry run, would write."""
+
+    output: str
+    recipe: tuple[str, ...]
+    method: str
+    params: dict[str, object]
+    exact: bool
+    tensors: int
+    bytes: int
+    rules: dict[str, int]
+    read_bytes: int
+    scratch_bytes: int
+    peak_bytes: int
+    seconds: float = 0.0
+    digest: Version | None = None
+    lock: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a checkout is written. ``output=None`` means `model/` in the work tree."""
+
+    output: Path | None = None
+    device: str = "auto"
+    jobs: int = 1
+    max_shard_size: int = DEFAULT_SHARD
+    force: bool = False
+    dry_run: bool = False
+
+
+def checkout(repo: Handle, request: Request, options: Options, progress: Progress = SILENT) -> CheckedOut:
+    """Build the model that ``request`` names in a directory of its own.
+
+    One task at coefficient 1 gives back that task's files; no task gives the base's; anything else is merged. The
+    directory appears by rename when it is complete and durable.
+
+    Raises:
+        Conflict: the output directory holds what wvc did not write, or integer tensors disagree.
+        NotFound, UsageError: see :func:`weightvc.repo.resolve.resolve`.
+        Missing, Corrupt: stored objects are absent or damaged.
+    """
+    begun = time.monotonic()
+    resolved = resolve.resolve(repo, request)
+    device = devices.find(options.device)
+    directory = (options.output or repo.git.work_tree / DEFAULT_OUTPUT).absolute()
+    output.check_free(directory, force=options.force)
+    builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
+    result = _preview(resolved, builder.plan(), directory, options.jobs)
+    if options.dry_run:
+        return result
+    if options.output is None:
+        exclude(repo.git, f"/{DEFAULT_OUTPUT}/")
+    with output.building(directory) as made:
+        lock = builder.write(made, progress)
+        fsio.write_file(made / locks.NAME, lock.to_bytes())
+    output.record(repo, directory)
+    seconds = time.monotonic() - begun
+    return replace(result, seconds=seconds, digest=lock.digest, lock=str(directory / locks.NAME))
+
+
+def _preview(resolved: Resolved, plan: plans.Plan, directory: Path, jobs: int) -> CheckedOut:
+    """Return what the checkout will do, known from manifests only."""
+    recipe = resolved.recipe
+    projected = [tensor.spec.elements * 8 for tensor in plan.tensors if tensor.rule == "projected"]
+    manifests = (resolved.state.base, *resolved.tasks)
+    return CheckedOut(
+        output=str(directory),
+        recipe=tuple(str(weighted) for weighted in recipe.tasks),
+        method=recipe.method,
+        params=dict(recipe.params),
+        exact=resolved.exact is not None,
+        tensors=len(plan.specs),
+        bytes=sum(spec.nbytes for spec in plan.specs),
+        rules=plans.summary(plan),
+        read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
+        scratch_bytes=sum(projected),
+        peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS),
+        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks]),
+    )

@@ -1,0 +1,67 @@
+"""Commit: what is staged → one git commit of wvc's own files."""
+
+from dataclasses import dataclass
+
+from weightvc.history import commit as commits
+from weightvc.objects.manifest import Manifest
+from weightvc.repo import stage
+from weightvc.repo.repository import BASE, Handle
+from weightvc.util.errors import Conflict, NotARepository, RequestError
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a commit did; ``tasks`` are the names of tasks that it added or changed."""
+
+    commit: str | None
+    tasks: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
+    """Commit everything that is staged. The user's own staged files and work tree are left alone.
+
+    Raises:
+        RequestError: nothing is staged, or the message is empty.
+        Conflict: a staged task was taken from a base that the branch no longer has, or git is in the middle of a
+            merge or rebase.
+    """
+    if not message.strip():
+        raise RequestError("the commit message is empty", "pass -m MESSAGE")
+    staged = stage.changes(repo)
+    if not staged:
+        raise RequestError("nothing is staged", "stage a fine-tune with `wvc add PATH --task NAME`")
+
+    def plan(tip: str | None) -> dict[str, bytes | None]:
+        _check_base(repo, tip, staged)
+        tree = repo.git.read_tree(tip) if tip else {}
+        return {path: data for path, data in staged.items() if data is not None or path in tree}
+
+    named = _names(staged, "tasks"), _names(staged, "recipes")
+    if dry_run:
+        plan(repo.git.head())
+        return Committed(None, *named)
+    done = commits.commit(repo.git, plan, message)
+    stage.settle(repo, staged)
+    return Committed(done.commit, *named, warnings=tuple(done.warnings))
+
+
+def _check_base(repo: Handle, tip: str | None, staged: dict[str, bytes | None]) -> None:
+    data = repo.git.read(tip, BASE) if tip else None
+    if data is None:
+        raise NotARepository("the current branch has no weightvc base", "switch to a branch that has one")
+    base = Manifest.from_bytes(data, BASE)
+    for path, contents in staged.items():
+        if contents is None or "/tasks/" not in path:
+            continue
+        task = Manifest.from_bytes(contents, path)
+        if task.base != base.version:
+            raise Conflict(
+                f"task {task.task} was added against another base than the one of this branch",
+                "add it again on this branch",
+            )
+
+
+def _names(staged: dict[str, bytes | None], kind: str) -> tuple[str, ...]:
+    return tuple(path.rsplit("/", 1)[1].rsplit(".", 1)[0] for path in staged if f"/{kind}/" in path)

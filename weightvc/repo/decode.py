@@ -1,0 +1,108 @@
+"""Reading stored tensors back: an entry of a manifest → its raw bytes, in spans or whole."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from weightvc.delta import container
+from weightvc.delta.codec import CHUNK, Encoded
+from weightvc.objects.ids import ObjectId
+from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.store import ObjectStore
+from weightvc.util.errors import Corrupt
+from weightvc.util.text import printable
+
+SPAN = 8 * CHUNK
+"""Raw bytes that streaming work holds of one tensor at a time."""
+
+Section: TypeAlias = Literal["tensors", "files", "headers"]
+"""The three lists of a manifest."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One tensor of the store: its own encoding, and the base tensor that it needs or equals."""
+
+    entry: Entry
+    encoded: Encoded | None
+    base: "Decoder | None"
+
+    def read_into(self, out: memoryview, offset: int, base: memoryview | None = None) -> None:
+        """Decode raw bytes [``offset``, ``offset + len(out)``) into ``out``.
+
+        Args:
+            out: Writable bytes.
+            offset: A multiple of :data:`weightvc.delta.codec.CHUNK`; the end is one too, or the tensor's end.
+            base: The same range of the base tensor, if the caller has it already.
+        """
+        if base is None and self.base is not None and (self.encoded is None or self.encoded.needs_base):
+            if self.encoded is None:
+                self.base.read_into(out, offset)
+                return
+            base = memoryview(bytearray(len(out)))
+            self.base.read_into(base, offset)
+        if self.encoded is None:
+            out[:] = base if base is not None else b""
+        else:
+            self.encoded.decode_into(out, base if self.encoded.needs_base else None, offset)
+
+    def spans(self) -> Iterator[tuple[int, memoryview]]:
+        """Return the tensor's bytes as (offset, span) pairs; each span's buffer is reused for the next."""
+        total = self.entry.spec.nbytes
+        buffer = memoryview(bytearray(min(SPAN, total)))
+        for offset in range(0, total, SPAN):
+            span = buffer[: min(SPAN, total - offset)]
+            self.read_into(span, offset)
+            yield offset, span
+
+    def read(self) -> memoryview:
+        """Return all of the tensor's bytes."""
+        out = memoryview(bytearray(self.entry.spec.nbytes))
+        self.read_into(out, 0)
+        return out
+
+
+class Reader:
+    """Opens the entries of a base and of the tasks taken from it. Safe to use from several threads."""
+
+    def __init__(self, store: ObjectStore, base: Manifest) -> None:
+        self._store = store
+        self._base: Mapping[Section, Mapping[str, Entry]] = {
+            "tensors": base.by_name,
+            "files": {entry.spec.name: entry for entry in base.files},
+            "headers": {entry.spec.name: entry for entry in base.headers},
+        }
+        self._bundles: dict[ObjectId, list[memoryview]] = {}
+
+    def open(self, entry: Entry, section: Section = "tensors") -> Decoder:
+        """Return the decoder of an entry.
+
+        Raises:
+            Missing: an object that it needs is absent.
+            Corrupt: the object is not this tensor's encoding, or the base has no such tensor.
+        """
+        base = None
+        if entry.of is not None:
+            partner = self._base[section].get(entry.of)
+            if partner is None or not partner.spec.same_kind(entry.spec):
+                raise Corrupt(f"{printable(entry.spec.name)}: the base has no such tensor {printable(entry.of)}")
+            if entry.state == "same" and partner.digest != entry.digest:
+                raise Corrupt(f"{printable(entry.spec.name)}: said to equal the base's tensor, but does not")
+            base = self.open(partner, section)
+        return Decoder(entry, None if entry.place is None else self._encoded(entry, entry.place), base)
+
+    def _encoded(self, entry: Entry, place: Place) -> Encoded:
+        where = f"object {place.object}"
+        data = self._store.open(place.object)
+        if place.part is not None:
+            parts = self._bundles.get(place.object)
+            if parts is None:
+                parts = self._bundles[place.object] = container.members(data, where)
+            if place.part >= len(parts):
+                raise Corrupt(f"{where}: no part {place.part}", "run `wvc fsck --full`")
+            data = parts[place.part]
+        encoded = Encoded.parse(data, where)
+        spec = entry.spec
+        if (encoded.dtype, encoded.shape, encoded.codec) != (spec.dtype, spec.shape, place.codec):
+            raise Corrupt(f"{where}: not the encoding of {printable(spec.name)}", "run `wvc fsck --full`")
+        return encoded

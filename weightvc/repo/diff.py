@@ -1,0 +1,213 @@
+"""Diff: two models as task vectors from the shared base."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weightvc.checkpoint.reader import open_checkpoint
+from weightvc.delta import values
+from weightvc.delta.measure import Moments
+from weightvc.objects.manifest import Entry
+from weightvc.objects.tensors import MERGED, tensor_digest
+from weightvc.repo import resolve
+from weightvc.repo.align import align
+from weightvc.repo.build import Builder
+from weightvc.repo.decode import SPAN, Reader
+from weightvc.repo.plan import TensorPlan
+from weightvc.repo.repository import Handle
+from weightvc.repo.resolve import Request
+from weightvc.repo.state import State, load
+from weightvc.util.errors import BadInput
+from weightvc.util.progress import SILENT, Progress
+
+_LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
+
+Spans = Iterator[memoryview]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model to compare: ``spans`` gives a base tensor's counterpart in spans, ``None`` where it is unchanged."""
+
+    label: str
+    spans: Callable[[Entry], Spans | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one layer, or of all tensors.
+
+    ``norm_a`` and ``norm_b`` are the task vectors' norms relative to the base's; ``sign_conflict`` is the share of
+    elements that both move, in opposite directions; ``changed_a``, ``changed_b`` and ``differing`` count tensors.
+    Without a second model, all that speaks of it is ``None``.
+    """
+
+    name: str
+    tensors: int
+    changed_a: int
+    norm_a: float | None
+    changed_b: int | None = None
+    norm_b: float | None = None
+    cosine: float | None = None
+    sign_conflict: float | None = None
+    differing: int = 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The comparison of ``a`` with ``b``, or with the base alone; ``layers`` if asked for."""
+
+    a: str
+    b: str | None
+    total: Row
+    layers: tuple[Row, ...]
+
+
+@dataclass
+class _Sums:
+    """Sums over one tensor: of both task vectors, of the base's squares, and which models change it."""
+
+    both: Moments
+    base: float
+    changed: list[bool]
+
+
+def diff(
+    repo: Handle, a: str, b: str | None = None, *, layers: bool = False, progress: Progress = SILENT
+) -> Difference:
+    """Compare two models, each a task, recipe, revision, directory or file, or one with the base.
+
+    Only floating-point tensors that the base has count; tensors are streamed.
+
+    Raises:
+        NotFound: no such model.
+        BadInput: a directory without tensors of the base.
+    """
+    state = load(repo)
+    with ExitStack() as stack:
+        sides = [_side(repo, state, label, stack) for label in (a, b) if label is not None]
+        groups: dict[str, list[_Sums]] = defaultdict(list)
+        entries = [entry for entry in state.base.tensors if entry.spec.dtype in MERGED]
+        reader = Reader(repo.store, state.base)
+        with progress.stage("Comparing", sum(entry.spec.nbytes for entry in entries)):
+            for entry in entries:
+                groups[_layer(entry.spec.name)].append(_compare(reader, entry, sides))
+                progress.advance(entry.spec.nbytes)
+    two = b is not None
+    rows = tuple(_row(name, parts, two) for name, parts in groups.items()) if layers else ()
+    return Difference(a, b, _row("all", [part for parts in groups.values() for part in parts], two), rows)
+
+
+def _layer(name: str) -> str:
+    found = _LAYER.match(name)
+    return found[1] if found else name.rpartition(".")[0] or name
+
+
+def _compare(reader: Reader, entry: Entry, sides: list[Side]) -> _Sums:
+    streams = [side.spans(entry) for side in sides]
+    sums = _Sums(Moments(), 0.0, [stream is not None for stream in streams])
+    for _, span in reader.open(entry).spans():
+        base = values.to_float(entry.spec.dtype, span)
+        sums.base += float(base @ base)
+        vectors = [_vector(entry.spec.dtype, stream, base) for stream in streams]
+        sums.both += Moments.of(vectors[0], vectors[-1])
+    return sums
+
+
+def _vector(dtype: str, stream: Spans | None, base: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.zeros_like(base) if stream is None else values.to_float(dtype, next(stream)) - base
+
+
+def _row(name: str, parts: list[_Sums], two: bool) -> Row:
+    both = sum((part.both for part in parts), Moments())
+    base = math.fsum(part.base for part in parts) ** 0.5
+    row = Row(
+        name=name,
+        tensors=len(parts),
+        changed_a=sum(part.changed[0] for part in parts),
+        norm_a=_ratio(both.norm_a, base),
+    )
+    if not two:
+        return row
+    return replace(
+        row,
+        changed_b=sum(part.changed[1] for part in parts),
+        norm_b=_ratio(both.norm_b, base),
+        cosine=both.cosine,
+        sign_conflict=both.sign_conflict,
+        differing=sum(part.both.changed > 0 for part in parts),
+    )
+
+
+def _ratio(norm: float | None, base: float) -> float | None:
+    return norm / base if norm is not None and base > 0 else None
+
+
+def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
+    if label in state.tasks:
+        task, reader = state.tasks[label], Reader(repo.store, state.base)
+
+        def of_task(entry: Entry) -> Spans | None:
+            found = task.by_base_name.get(entry.spec.name)
+            changed = found is not None and found.state == "delta"
+            return (span for _, span in reader.open(found).spans()) if found is not None and changed else None
+
+        return Side(label, of_task)
+    if label not in state.recipes and Path(label).exists():
+        return _directory(state, Path(label), stack)
+    return _merged(repo, state, label, stack)
+
+
+def _directory(state: State, path: Path, stack: ExitStack) -> Side:
+    checkpoint = stack.enter_context(open_checkpoint(path))
+    matched = align(checkpoint.tensors, {entry.spec.name: entry.spec for entry in state.base.tensors})
+    if not matched.names:
+        raise BadInput(f"{path}: not one tensor has a name that the base has", "name a model of this base")
+    own = {base: name for name, base in matched.names.items()}
+
+    def spans(entry: Entry) -> Spans | None:
+        name = own.get(entry.spec.name)
+        if name is None or not checkpoint.tensors[name].same_kind(entry.spec):
+            return None
+        data = checkpoint.read(name)
+        if tensor_digest(entry.spec.dtype, entry.spec.shape, data) == entry.digest:
+            return None
+        return (data[at : at + SPAN] for at in range(0, len(data), SPAN))
+
+    return Side(str(path), spans)
+
+
+def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
+    request = Request(recipe=label) if label in state.recipes else Request(rev=label)
+    resolved = _same_base(resolve.resolve(repo, request), state)
+    builder = Builder(repo, resolved, device="cpu", jobs=1)
+    work = stack.enter_context(builder.materializer(builder.plan()))
+    work.prepare(SILENT)
+    plans = {name: plan for plan in work.plan.tensors for name in _base_names(plan)}
+
+    def spans(entry: Entry) -> Spans | None:
+        plan = plans.get(entry.spec.name)
+        same = plan is None or plan.rule == "base" or not plan.spec.same_kind(entry.spec)
+        return None if same or plan is None else (span for _, span in work.spans(plan))
+
+    return Side(label, spans)
+
+
+def _base_names(plan: TensorPlan) -> tuple[str, ...]:
+    """Return the base's names for a plan's tensor; an exact plan carries the task's own names."""
+    of = plan.sources[0][1].of if plan.rule == "task" and len(plan.names) == 1 else None
+    return plan.names if of is None else (of,)
+
+
+def _same_base(resolved: resolve.Resolved, state: State) -> resolve.Resolved:
+    """Refuse to compare models of different bases."""
+    if resolved.state.base.version != state.base.version:
+        raise BadInput("the two models have different bases", "compare models of one base")
+    return resolved

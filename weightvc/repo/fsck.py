@@ -1,0 +1,115 @@
+"""Fsck: is everything that history refers to here, and is it what it must be?"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from weightvc.objects.ids import ObjectId
+from weightvc.objects.manifest import Manifest, Place
+from weightvc.repo import stage
+from weightvc.repo.repository import BASE, TRACKED, Handle
+from weightvc.repo.state import load
+from weightvc.util import parallel
+from weightvc.util.errors import NotARepository, WeightvcError
+from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import listed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong: ``kind`` is ``missing``, ``corrupt``, ``manifest`` or ``recipe``.
+
+    ``what`` names the object or file, ``costs`` the tasks (or the base) and tensors that need it.
+    """
+
+    kind: str
+    what: str
+    costs: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome; ``unreferenced`` objects are in the store but no revision or staged task refers to them."""
+
+    ok: bool
+    full: bool
+    manifests: int
+    objects: int
+    bytes: int
+    unreferenced: int
+    findings: tuple[Finding, ...]
+
+
+def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
+    """Check every manifest that a ref, HEAD or the stage holds, and every object that one refers to.
+
+    Objects are checked for presence and size, and with ``full`` read and compared with their ids.
+    """
+    manifests, findings = _manifests(repo)
+    findings += _head(repo)
+    users: dict[ObjectId, list[tuple[str, Place]]] = defaultdict(list)
+    for owner, manifest in manifests:
+        for entry in manifest.entries():
+            if entry.place is not None:
+                users[entry.place.object].append((f"{owner}: {entry.spec.name}", entry.place))
+
+    def job(oid: ObjectId) -> Finding | None:
+        found = _object(repo, oid, users[oid], full)
+        progress.advance(repo.store.size(oid) or 0)
+        return found
+
+    sizes = {oid: repo.store.size(oid) or 0 for oid in users}
+    with progress.stage("Checking objects", sum(sizes.values())):
+        findings += [found for found in parallel.run(job, sorted(users), jobs) if found is not None]
+    extra = sum(oid not in users for oid in repo.store.ids())
+    return Checked(not findings, full, len(manifests), len(users), sum(sizes.values()), extra, tuple(findings))
+
+
+def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
+    """Parse every version of every manifest, committed anywhere or staged."""
+    files = [
+        (path, data)
+        for path, blobs in repo.git.all_blobs((BASE, f"{TRACKED}/tasks")).items()
+        for data in repo.git.read_blobs(sorted(blobs)).values()
+    ]
+    files += [(f"staged {path}", data) for path, data in stage.changes(repo).items() if data and "/tasks/" in path]
+    manifests, findings = [], []
+    for path, data in files:
+        try:
+            manifest = Manifest.from_bytes(data, path)
+        except WeightvcError as error:
+            findings.append(Finding("manifest", path, (), error.what))
+        else:
+            manifests.append((manifest.task or "base", manifest))
+    return manifests, findings
+
+
+def _head(repo: Handle) -> list[Finding]:
+    try:
+        state = load(repo)
+    except NotARepository:
+        raise
+    except WeightvcError as error:
+        return [Finding("manifest", "HEAD", (), error.what)]
+    findings = []
+    for name, recipe in state.recipes.items():
+        unknown = [weighted.task for weighted in recipe.tasks if weighted.task not in state.tasks]
+        if unknown:
+            findings.append(Finding("recipe", name, tuple(unknown), f"names tasks that HEAD lacks: {listed(unknown)}"))
+    return findings
+
+
+def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> Finding | None:
+    costs = tuple(dict.fromkeys(user for user, _ in users))
+    size = repo.store.size(oid)
+    if size is None:
+        return Finding("missing", oid, costs, "not in the store")
+    whole = {place.size for _, place in users if place.part is None}
+    if any(expected != size for expected in whole):
+        return Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
+    if full:
+        try:
+            repo.store.verify(oid)
+        except WeightvcError as error:
+            return Finding("corrupt", oid, costs, error.what)
+    return None

@@ -1,0 +1,53 @@
+"""Log: the commits that changed wvc's files, and what each did to tasks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from weightvc.objects.ids import task_name
+from weightvc.repo.repository import TRACKED, Handle, task_path
+from weightvc.repo.state import load
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One commit. The tuples name the tasks that it added, changed and removed, against its first parent."""
+
+    commit: str
+    time: str
+    author: str
+    subject: str
+    parents: tuple[str, ...]
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | None = None) -> Iterator[LogLine]:
+    """Return the commits that touched wvc's files, or one task's manifest, newest first."""
+    load(repo, rev)
+    paths = [f"{TRACKED}/"] if task is None else [task_path(task_name(task))]
+    for entry in repo.git.log(rev, paths, limit):
+        after = _tasks(repo, entry.commit)
+        before = _tasks(repo, entry.parents[0]) if entry.parents else {}
+        yield LogLine(
+            commit=entry.commit,
+            time=datetime.fromtimestamp(entry.time, UTC).isoformat(),
+            author=entry.author,
+            subject=entry.subject,
+            parents=entry.parents,
+            added=tuple(sorted(after.keys() - before.keys())),
+            changed=tuple(sorted(n for n in after.keys() & before.keys() if after[n] != before[n])),
+            removed=tuple(sorted(before.keys() - after.keys())),
+        )
+
+
+def lineage(repo: Handle, rev: str = "HEAD") -> dict[str, tuple[str, ...]]:
+    """Return, for each task in the default order, the tasks that it was trained from."""
+    return {name: tuple(p.task for p in task.lineage) for name, task in load(repo, rev).tasks.items()}
+
+
+def _tasks(repo: Handle, commit: str) -> dict[str, str]:
+    prefix = f"{TRACKED}/tasks/"
+    tree = repo.git.read_tree(commit, prefix)
+    return {path.removeprefix(prefix).removesuffix(".json"): blob for path, blob in tree.items()}

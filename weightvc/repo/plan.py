@@ -1,0 +1,145 @@
+"""What a merge does with each tensor, decided from manifests alone, before any tensor is read."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from weightvc.merge.method import Fold
+from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.recipe import Mismatch, Recipe
+from weightvc.objects.tensors import MERGED, TensorSpec
+from weightvc.util.errors import Conflict
+from weightvc.util.text import listed, printable
+
+Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
+"""How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor of the result.
+
+    ``names`` are the base's names that receive it: several where the base and all tasks tie them. ``sources``
+    holds, in recipe order, the tasks (by position) whose tensor differs from the base's, with their entries.
+    """
+
+    names: tuple[str, ...]
+    spec: TensorSpec
+    rule: Rule
+    base: Entry
+    sources: tuple[tuple[int, Entry], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge: a plan for each tensor in the order of names, the tasks' weights, and what is left out of it.
+
+    ``heads`` holds, by position of the task, the tensors that the base does not have in that shape and dtype.
+    """
+
+    tensors: tuple[TensorPlan, ...]
+    weights: tuple[float, ...]
+    heads: Mapping[int, tuple[Entry, ...]]
+
+    @cached_property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The result's tensors, sorted by name."""
+        return tuple(sorted(replace(plan.spec, name=name) for plan in self.tensors for name in plan.names))
+
+
+def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold) -> Plan:
+    """Decide what becomes of every base tensor.
+
+    Raises:
+        Conflict: several tasks changed a tensor of integers, booleans or packed values in different ways, and the
+            recipe does not say what to do about it.
+    """
+    weights = method.coefficients([weighted.coefficient for weighted in recipe.tasks])
+    tensors = tuple(_tensors(base, tasks, weights, recipe, method))
+    heads = {at: tuple(e for e in task.tensors if e.state == "whole") for at, task in enumerate(tasks)}
+    return Plan(tensors, weights, {at: entries for at, entries in heads.items() if entries})
+
+
+def _tensors(
+    base: Manifest, tasks: Sequence[Manifest], weights: Sequence[float], recipe: Recipe, method: Fold
+) -> Iterator[TensorPlan]:
+    for group in _ties(base, tasks):
+        entry = base.by_name[group[0]]
+        sources = tuple(
+            (at, changed)
+            for at, task in enumerate(tasks)
+            if weights[at] != 0 and (changed := _changed(task, group)) is not None
+        )
+        spec = entry.spec
+        rule: Rule = "elementwise"
+        if not sources:
+            rule = "base"
+        elif spec.dtype not in MERGED:
+            rule, sources = _carried(spec, sources, recipe.on_int_mismatch)
+        elif len(sources) > 1 and all(method.projects(base.by_name[name].spec) for name in group):
+            rule = "projected"
+        if recipe.dtype is not None and spec.dtype in MERGED:
+            rule = "elementwise" if rule == "base" and spec.dtype != recipe.dtype else rule
+            spec = replace(spec, dtype=recipe.dtype)
+        yield TensorPlan(group, spec, rule, entry, sources)
+
+
+def _changed(task: Manifest, group: Sequence[str]) -> Entry | None:
+    found = (task.by_base_name.get(name) for name in group)
+    return next((entry for entry in found if entry is not None and entry.state == "delta"), None)
+
+
+def _ties(base: Manifest, tasks: Sequence[Manifest]) -> list[tuple[str, ...]]:
+    """Group the base's names into those that hold one tensor, in the base and in each task.
+
+    A tie (an output layer that shares its matrix with the embedding) is seen by equal digests, however it was
+    written. A member that a task lacks follows the others.
+    """
+    equal: dict[str, list[str]] = defaultdict(list)
+    for entry in base.tensors:
+        equal[entry.digest if entry.spec.dtype in MERGED else f"{entry.digest} {entry.spec.name}"].append(
+            entry.spec.name
+        )
+    groups: list[tuple[str, ...]] = []
+    for names in equal.values():
+        tied = len(names) > 1 and all(_one(task, names) for task in tasks)
+        groups += [tuple(names)] if tied else [(name,) for name in names]
+    return sorted(groups)
+
+
+def _one(task: Manifest, names: Sequence[str]) -> bool:
+    return len({entry.digest for name in names if (entry := task.by_base_name.get(name)) is not None}) <= 1
+
+
+def _carried(
+    spec: TensorSpec, sources: tuple[tuple[int, Entry], ...], mismatch: Mismatch
+) -> tuple[Rule, tuple[tuple[int, Entry], ...]]:
+    """Take what the changing tasks agree on, as git does for files; values that are no numbers are never mixed."""
+    if len({entry.digest for _, entry in sources}) == 1:
+        return "task", sources[:1]
+    if mismatch == "base":
+        return "base", ()
+    raise Conflict(
+        f"tensor {printable(spec.name)} ({spec.dtype}) was changed in different ways by {len(sources)} tasks, "
+        f"and {spec.dtype} values cannot be merged",
+        "pass --on-int-mismatch base to keep the base's values",
+    )
+
+
+def summary(plan: Plan) -> dict[str, int]:
+    """Count the result's tensors by rule."""
+    counts = dict.fromkeys(("base", "task", "elementwise", "projected"), 0)
+    for tensor in plan.tensors:
+        counts[tensor.rule] += len(tensor.names)
+    return counts
+
+
+def describe(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each thing about the plan that a user should hear."""
+    return [
+        f"task {names[at]}: {len(entries)} tensors that the base does not have go to heads/{names[at]}.safetensors: "
+        f"{listed([entry.spec.name for entry in entries])}"
+        for at, entries in plan.heads.items()
+    ]

@@ -1,0 +1,85 @@
+"""Named recipes: compositions that a team gives a name, for example `prod`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from weightvc.objects.ids import task_name
+from weightvc.objects.recipe import Recipe
+from weightvc.repo import resolve, stage
+from weightvc.repo.repository import TRACKED, Handle, recipe_path
+from weightvc.repo.resolve import Request
+from weightvc.repo.state import load
+from weightvc.util.errors import NotFound
+from weightvc.util.text import listed, printable
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe under its name; ``staged`` until the next commit."""
+
+    name: str
+    tasks: tuple[str, ...]
+    method: str
+    params: dict[str, object]
+    digest: str
+    staged: bool
+
+
+def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) -> NamedRecipe:
+    """Stage a recipe under ``name``, replacing one of that name. Its tasks and parameters are checked first."""
+    task_name(name)
+    recipe = resolve.resolve(repo, request).recipe
+    if not dry_run:
+        stage.put(repo, recipe_path(name), recipe.to_bytes())
+    return _named(name, recipe, staged=not dry_run)
+
+
+def listing(repo: Handle) -> tuple[NamedRecipe, ...]:
+    """Return all recipes, those of HEAD with what is staged over them, by name."""
+    return tuple(_named(name, *found) for name, found in sorted(_recipes(repo).items()))
+
+
+def show(repo: Handle, name: str) -> NamedRecipe:
+    """Return one recipe; :class:`NotFound` if there is none of that name."""
+    return _named(name, *_find(repo, name))
+
+
+def remove(repo: Handle, name: str, *, dry_run: bool = False) -> NamedRecipe:
+    """Stage the removal of a recipe, or drop one that is only staged."""
+    recipe, staged = _find(repo, name)
+    if not dry_run:
+        stage.forget(repo, recipe_path(name))
+        if name in load(repo).recipes:
+            stage.delete(repo, recipe_path(name))
+    return _named(name, recipe, staged)
+
+
+def _recipes(repo: Handle) -> dict[str, tuple[Recipe, bool]]:
+    found = {name: (recipe, False) for name, recipe in load(repo).recipes.items()}
+    for path, data in stage.changes(repo).items():
+        if not path.startswith(f"{TRACKED}/recipes/"):
+            continue
+        name = path.removeprefix(f"{TRACKED}/recipes/").removesuffix(".toml")
+        found.pop(name, None)
+        if data is not None:
+            found[name] = (Recipe.from_bytes(data, name), True)
+    return found
+
+
+def _find(repo: Handle, name: str) -> tuple[Recipe, bool]:
+    recipes = _recipes(repo)
+    if name not in recipes:
+        raise NotFound(
+            f"no recipe {printable(name)!r}; the recipes are: {_or_none(sorted(recipes))}",
+            "make one with `wvc recipe save NAME --tasks a,b`",
+        )
+    return recipes[name]
+
+
+def _or_none(names: Iterable[str]) -> str:
+    return listed(list(names)) or "none"
+
+
+def _named(name: str, recipe: Recipe, staged: bool) -> NamedRecipe:
+    tasks = tuple(str(weighted) for weighted in recipe.tasks)
+    return NamedRecipe(name, tasks, recipe.method, dict(recipe.params), recipe.digest, staged)

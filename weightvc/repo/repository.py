@@ -1,0 +1,65 @@
+"""The handle that use cases share: where a repository's rooms are. No behaviour."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightvc.history.git import GitDir, discover
+from weightvc.store.local import LocalStore
+
+TRACKED = ".wvc"
+CONFIG = f"{TRACKED}/config.toml"
+BASE = f"{TRACKED}/base.json"
+
+
+def task_path(name: str) -> str:
+    """Return the tracked path of a task's manifest."""
+    return f"{TRACKED}/tasks/{name}.json"
+
+
+def recipe_path(name: str) -> str:
+    """Return the tracked path of a named recipe."""
+    return f"{TRACKED}/recipes/{name}.toml"
+
+
+def removal_path(uuid: str) -> str:
+    """Return the tracked path of a removal record."""
+    return f"{TRACKED}/removals/{uuid}.json"
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An open repository: its git directory and its object store."""
+
+    git: GitDir
+    store: LocalStore
+
+    @property
+    def local(self) -> Path:
+        """Untracked state that all worktrees share."""
+        return self.git.common_dir / "wvc"
+
+    @property
+    def tmp(self) -> Path:
+        """Scratch space on the store's own file system."""
+        return self.local / "tmp"
+
+    @property
+    def stage_dir(self) -> Path:
+        """Staged changes of this worktree."""
+        return self.git.git_dir / "wvc" / "stage"
+
+    @property
+    def outputs(self) -> Path:
+        """The list of every directory that checkout wrote."""
+        return self.local / "outputs"
+
+
+def handle(git: GitDir) -> Handle:
+    """Return the handle of a git directory; makes nothing."""
+    local = git.common_dir / "wvc"
+    return Handle(git, LocalStore(local / "objects", local / "tmp"))
+
+
+def open_handle(path: Path) -> Handle:
+    """Return the handle of the repository that ``path`` lies in; :class:`NotARepository` if there is none."""
+    return handle(discover(path))

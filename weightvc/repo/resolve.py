@@ -1,0 +1,111 @@
+"""From what a user names to what will be built: revision, recipe, pinned tasks, method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from weightvc.merge import table
+from weightvc.merge.method import Fold
+from weightvc.objects.ids import is_task_name
+from weightvc.objects.manifest import Manifest
+from weightvc.objects.recipe import Mismatch, Recipe, Scalar, parse_tasks
+from weightvc.objects.tensors import MERGED
+from weightvc.repo import stage
+from weightvc.repo.repository import Handle, recipe_path, task_path
+from weightvc.repo.state import State, load
+from weightvc.util.errors import NotFound, UsageError
+from weightvc.util.text import listed, printable
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to materialize. ``tasks`` (``name[=coefficient]``) and ``recipe`` (a name or a file) exclude each other."""
+
+    rev: str = "HEAD"
+    tasks: Sequence[str] | None = None
+    recipe: str | None = None
+    method: str | None = None
+    params: Mapping[str, Scalar] | None = None
+    dtype: str | None = None
+    on_int_mismatch: Mismatch | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe with its method made, its tasks pinned, and the state that they come from."""
+
+    state: State
+    recipe: Recipe
+    method: Fold
+    tasks: tuple[Manifest, ...]
+
+    @property
+    def exact(self) -> Manifest | None:
+        """The manifest that this recipe gives back as it is: its only task's, or the base's if it names none."""
+        if self.recipe.exact_task is not None and self._neutral:
+            return self.tasks[0]
+        return self.state.base if not self.tasks and self.recipe.dtype is None else None
+
+    @property
+    def _neutral(self) -> bool:
+        """Whether the method leaves a single task vector at coefficient 1 as it is."""
+        return self.method.coefficients([1.0]) == (1.0,) and (self.method.scaled or self.method.scale((), 0.0) == 1.0)
+
+
+def resolve(repo: Handle, request: Request) -> Resolved:
+    """Resolve a request against the repository.
+
+    Raises:
+        NotFound: an unknown revision, recipe or task; a task that is only staged is said to be so.
+        UsageError: an unknown method, parameter or dtype, or tasks and a recipe at once.
+    """
+    state = load(repo, request.rev)
+    recipe = _recipe(repo, state, request)
+    return pin(repo, state, recipe)
+
+
+def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
+    """Complete a recipe with its method's defaults and look its tasks up."""
+    if recipe.dtype is not None and recipe.dtype not in MERGED:
+        raise UsageError(f"--dtype {printable(recipe.dtype)}: not one of {listed(sorted(MERGED))}")
+    method = table.create(recipe.method, recipe.params)
+    recipe = replace(recipe, params=table.params_of(method))
+    staged = stage.changes(repo)
+    for weighted in recipe.tasks:
+        if weighted.task not in state.tasks and staged.get(task_path(weighted.task)):
+            raise NotFound(f"task {weighted.task} is staged but not committed", "run `wvc commit -m MESSAGE` first")
+    return Resolved(state, recipe, method, tuple(state.task(weighted.task) for weighted in recipe.tasks))
+
+
+def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
+    if request.tasks is not None and request.recipe is not None:
+        raise UsageError("--tasks and --recipe exclude each other")
+    if request.recipe is not None:
+        recipe = _named(repo, state, request.recipe)
+    else:
+        recipe = state.default_recipe()
+        if request.tasks is not None:
+            recipe = replace(recipe, tasks=parse_tasks(request.tasks))
+    if request.method is not None and request.method != recipe.method:
+        recipe = replace(recipe, method=request.method, params={})
+    return replace(
+        recipe,
+        params={**recipe.params, **(request.params or {})},
+        dtype=request.dtype or recipe.dtype,
+        on_int_mismatch=request.on_int_mismatch or recipe.on_int_mismatch,
+    )
+
+
+def _named(repo: Handle, state: State, name: str) -> Recipe:
+    if name in state.recipes:
+        return state.recipes[name]
+    if is_task_name(name) and (staged := stage.changes(repo).get(recipe_path(name))):
+        return Recipe.from_bytes(staged, name)
+    path = Path(name)
+    if path.is_file():
+        return Recipe.from_bytes(path.read_bytes(), name)
+    known = listed(sorted(state.recipes)) or "none"
+    raise NotFound(
+        f"no recipe {printable(name)!r}, and no file of that name; the recipes are: {known}",
+        "run `wvc recipe list`, or `wvc recipe save NAME --tasks a,b`",
+    )

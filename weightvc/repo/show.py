@@ -1,0 +1,87 @@
+"""Show: one task, or one revision."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from weightvc.objects.ids import is_task_name
+from weightvc.repo.log import LogLine, log
+from weightvc.repo.repository import Handle
+from weightvc.repo.state import State, load
+from weightvc.repo.status import TaskLine, line
+from weightvc.util.errors import NotFound
+
+
+@dataclass(frozen=True)
+class ShownTask:
+    """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec."""
+
+    task: str
+    uuid: str
+    version: str
+    added: str
+    base: str
+    source: str
+    lineage: tuple[str, ...]
+    tensors: dict[str, int]
+    dtypes: dict[str, int]
+    codecs: dict[str, int]
+    files: tuple[str, ...]
+    renamed: int
+    new: tuple[str, ...]
+    nonfinite: int
+    bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class ShownRevision:
+    """A revision: its commit and all tasks that it has."""
+
+    commit: LogLine
+    base: str
+    method: str
+    tasks: tuple[TaskLine, ...]
+    recipes: tuple[str, ...]
+
+
+def show(repo: Handle, name: str) -> ShownTask | ShownRevision:
+    """Return what is known of a task at HEAD, or else of the revision ``name``.
+
+    Raises:
+        NotFound: neither a task nor a revision.
+    """
+    state = load(repo)
+    if name in state.tasks:
+        return _task(state, name)
+    try:
+        state = load(repo, name)
+    except NotFound:
+        if is_task_name(name):
+            state.task(name)
+        raise
+    commit = next(log(repo, rev=state.commit, limit=1))
+    tasks = tuple(line(task) for task in state.tasks.values())
+    return ShownRevision(commit, state.base.version, state.config.method, tasks, tuple(sorted(state.recipes)))
+
+
+def _task(state: State, name: str) -> ShownTask:
+    task = state.task(name)
+    head = line(task)
+    return ShownTask(
+        task=name,
+        uuid=str(task.uuid),
+        version=task.version,
+        added=str(task.added),
+        base=str(task.base),
+        source=task.source,
+        lineage=tuple(parent.task for parent in task.lineage),
+        tensors=dict(Counter(entry.state for entry in task.tensors)),
+        dtypes=dict(Counter(entry.spec.dtype for entry in task.tensors)),
+        codecs=dict(Counter(entry.place.codec for entry in task.tensors if entry.place is not None)),
+        files=tuple(entry.spec.name for entry in task.files),
+        renamed=sum(entry.of is not None and entry.of != entry.spec.name for entry in task.tensors),
+        new=tuple(entry.spec.name for entry in task.tensors if entry.state == "whole"),
+        nonfinite=task.nonfinite,
+        bytes=head.bytes,
+        stored_bytes=head.stored_bytes,
+    )

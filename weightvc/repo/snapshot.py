@@ -1,0 +1,192 @@
+"""Snapshot: a checkpoint → the entries of a manifest, with its objects in the store.
+
+All heavy work of `init` and `add` is here. Memory is bounded by the tensors in flight, one a thread: the target
+is mapped from its file and the base tensor decoded whole.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from weightvc.checkpoint.reader import Checkpoint
+from weightvc.delta import container, values
+from weightvc.delta.codec import encode
+from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.tensors import TensorSpec, tensor_digest
+from weightvc.repo.decode import SPAN, Reader, Section
+from weightvc.store.local import LocalStore
+from weightvc.util import parallel
+from weightvc.util.errors import BadInput
+from weightvc.util.progress import Progress
+from weightvc.util.text import printable
+
+SMALL = 64 * 2**10
+"""Tensors of up to this many raw bytes share bundle objects."""
+
+BUNDLE = 4 * 2**20
+"""A bundle is closed once it holds this many encoded bytes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a checkpoint is stored."""
+
+    codec: str = "intdelta"
+    jobs: int = 1
+    allow_nonfinite: bool = False
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One tensor to store, and the base's counterpart."""
+
+    section: Section
+    spec: TensorSpec
+    partner: Entry | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    section: Section
+    entry: Entry
+    small: bytes | None
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The three lists of a manifest, and how many non-finite values the tensors hold."""
+
+    tensors: tuple[Entry, ...]
+    files: tuple[Entry, ...]
+    headers: tuple[Entry, ...]
+    nonfinite: int
+
+
+class _Taker:
+    """Stores items one by one; called from several threads."""
+
+    def __init__(self, checkpoint: Checkpoint, reader: Reader | None, store: LocalStore, options: Options) -> None:
+        self._checkpoint = checkpoint
+        self._reader = reader
+        self._store = store
+        self._options = options
+
+    def __call__(self, item: _Item) -> _Piece:
+        spec, partner = item.spec, item.partner
+        data = self._read(item)
+        nonfinite = self._check(spec, data) if item.section == "tensors" else 0
+        digest = tensor_digest(spec.dtype, spec.shape, data)
+        if partner is not None and partner.digest == digest:
+            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name), None, nonfinite)
+        base = None
+        entry = Entry(spec, digest, "whole")
+        if (
+            self._reader is not None
+            and partner is not None
+            and item.section == "tensors"
+            and partner.spec.same_kind(spec)
+        ):
+            base = self._reader.open(partner).read()
+            entry = Entry(spec, digest, "delta", partner.spec.name)
+        chunks = encode(spec, data, base, self._options.codec)
+        if spec.nbytes <= SMALL:
+            return _Piece(item.section, entry, b"".join(chunks), nonfinite)
+        stored = self._store.put(chunks)
+        place = Place(self._options.codec, stored.object, stored.size)
+        return _Piece(item.section, replace(entry, place=place), None, nonfinite)
+
+    def _read(self, item: _Item) -> memoryview:
+        name = item.spec.name
+        match item.section:
+            case "tensors":
+                return self._checkpoint.read(name)
+            case "files":
+                return self._checkpoint.extra(name)  # noqa: S610 -- a file of the directory, no database
+            case "headers":
+                return memoryview(self._checkpoint.headers[name])
+
+    def _check(self, spec: TensorSpec, data: memoryview) -> int:
+        spans = [data[at : at + SPAN] for at in range(0, len(data), SPAN)]
+        where = f"{self._checkpoint.path}: tensor {printable(spec.name)}"
+        if spec.dtype == "BOOL" and any(values.count_bad_bools(span) for span in spans):
+            raise BadInput(f"{where} is BOOL but holds bytes other than 0 and 1", "the file is damaged; write it again")
+        nonfinite = sum(values.count_nonfinite(spec.dtype, span) for span in spans)
+        if nonfinite and not self._options.allow_nonfinite:
+            raise BadInput(
+                f"{where} holds {nonfinite} non-finite values (NaN or infinity)",
+                "pass --allow-nonfinite to store it all the same",
+            )
+        return nonfinite
+
+
+def take(
+    checkpoint: Checkpoint,
+    store: LocalStore,
+    *,
+    base: Manifest | None,
+    names: Mapping[str, str],
+    options: Options,
+    progress: Progress,
+) -> Snapshot:
+    """Store every tensor, file and header of ``checkpoint`` and return their entries, durable.
+
+    Args:
+        checkpoint: An open checkpoint.
+        store: Where objects go.
+        base: The base that deltas are taken from; ``None`` for the base itself.
+        names: The base's name for each tensor that has a counterpart (:mod:`weightvc.repo.align`).
+        options: Codec, threads, non-finite values.
+        progress: Told of raw bytes done.
+
+    Raises:
+        BadInput: a tensor holds non-finite values or bytes that are no booleans.
+    """
+    items = sorted(_items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
+    reader = None if base is None else Reader(store, base)
+    taker = _Taker(checkpoint, reader, store, options)
+
+    def job(item: _Item) -> _Piece:
+        piece = taker(item)
+        progress.advance(item.spec.nbytes)
+        return piece
+
+    with progress.stage(f"Storing {checkpoint.path.name}", sum(item.spec.nbytes for item in items)):
+        pieces = parallel.run(job, items, options.jobs)
+    pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
+    entries = list(_bundled(pieces, store, options.codec))
+    store.sync()
+    lists = {
+        section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
+        for section in ("tensors", "files", "headers")
+    }
+    return Snapshot(lists["tensors"], lists["files"], lists["headers"], sum(piece.nonfinite for piece in pieces))
+
+
+def _items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, str]) -> Iterator[_Item]:
+    files = {entry.spec.name: entry for entry in base.files} if base else {}
+    headers = {entry.spec.name: entry for entry in base.headers} if base else {}
+    for name, spec in checkpoint.tensors.items():
+        yield _Item("tensors", spec, base.by_name[names[name]] if base and name in names else None)
+    for path, size in checkpoint.extras.items():
+        yield _Item("files", TensorSpec(path, "U8", (size,)), files.get(path))
+    for name, header in checkpoint.headers.items():
+        yield _Item("headers", TensorSpec(name, "U8", (len(header),)), headers.get(name))
+
+
+def _bundled(pieces: Sequence[_Piece], store: LocalStore, codec: str) -> Iterator[Entry]:
+    """Return the pieces' entries in order, after small encodings have been stored together."""
+    places = _bundle([piece.small for piece in pieces if piece.small is not None], store, codec)
+    for piece in pieces:
+        yield piece.entry if piece.small is None else replace(piece.entry, place=next(places))
+
+
+def _bundle(small: Sequence[bytes], store: LocalStore, codec: str) -> Iterator[Place]:
+    group: list[bytes] = []
+    held = 0
+    for at, data in enumerate(small):
+        group.append(data)
+        held += len(data)
+        if held >= BUNDLE or at == len(small) - 1:
+            stored = store.put([container.bundle(group)])
+            yield from (Place(codec, stored.object, len(part), number) for number, part in enumerate(group))
+            group, held = [], 0

@@ -1,0 +1,105 @@
+"""What a revision holds: the tracked files are the whole truth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from weightvc.objects.config import Config
+from weightvc.objects.ids import is_task_name
+from weightvc.objects.manifest import Manifest
+from weightvc.objects.recipe import Recipe, Weighted
+from weightvc.objects.removal import Removal
+from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle
+from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound
+from weightvc.util.text import listed, printable
+
+
+@dataclass(frozen=True)
+class State:
+    """The parsed tracked files of one commit. ``tasks`` stand in the default order, by (``added``, name)."""
+
+    commit: str
+    config: Config
+    base: Manifest
+    tasks: Mapping[str, Manifest]
+    recipes: Mapping[str, Recipe]
+    removals: Mapping[str, Removal]
+
+    def task(self, name: str) -> Manifest:
+        """Return a task's manifest; an unknown task is a :class:`NotFound` that says what is known."""
+        if name not in self.tasks:
+            raise NotFound(self._unknown(name), "run `wvc status` to see the tasks")
+        return self.tasks[name]
+
+    def _unknown(self, name: str) -> str:
+        gone = any(removal.task == name for removal in self.removals.values())
+        known = listed(list(self.tasks)) or "none"
+        was = " (it was removed; `wvc log` shows when)" if gone else ""
+        return f"no task {printable(name)!r} at {self.commit[:12]}{was}; the tasks are: {known}"
+
+    def default_recipe(self) -> Recipe:
+        """Return the recipe of all tasks in the default order, by the repository's default method."""
+        return Recipe(tuple(Weighted(name) for name in self.tasks), self.config.method, self.config.params)
+
+
+def load(repo: Handle, rev: str = "HEAD") -> State:
+    """Parse all tracked files of ``rev``.
+
+    Raises:
+        NotARepository: the revision has no `.wvc`.
+        NotFound: no such revision.
+        Corrupt: a file is not what it must be.
+        Unsupported: a newer format.
+    """
+    if rev == "HEAD" and repo.git.head() is None:
+        raise _no_wvc(repo)
+    return load_commit(repo, repo.git.resolve(rev))
+
+
+def load_commit(repo: Handle, commit: str) -> State:
+    """Parse all tracked files of a full commit id."""
+    tree = repo.git.read_tree(commit, f"{TRACKED}/")
+    if CONFIG not in tree:
+        raise _no_wvc(repo)
+    blobs = repo.git.read_blobs(list(dict.fromkeys(tree.values())))
+    files = {path: blobs[sha] for path, sha in tree.items()}
+    config = Config.from_bytes(files[CONFIG], CONFIG)
+    if BASE not in files:
+        raise Missing(f"{BASE} is not in commit {commit[:12]}", "restore the file with git")
+    base = Manifest.from_bytes(files[BASE], BASE)
+    tasks = {name: _task(name, data, base) for name, data in _named(files, "tasks", ".json").items()}
+    recipes = {name: Recipe.from_bytes(data, name) for name, data in _named(files, "recipes", ".toml").items()}
+    removals = {
+        PurePosixPath(path).stem: Removal.from_bytes(data, path)
+        for path, data in files.items()
+        if path.startswith(f"{TRACKED}/removals/")
+    }
+    ordered = dict(sorted(tasks.items(), key=lambda item: (item[1].added, item[0])))
+    return State(commit, config, base, ordered, recipes, removals)
+
+
+def _named(files: Mapping[str, bytes], kind: str, suffix: str) -> dict[str, bytes]:
+    found = {}
+    for path, data in files.items():
+        pure = PurePosixPath(path)
+        if str(pure.parent) != f"{TRACKED}/{kind}":
+            continue
+        if pure.suffix != suffix or not is_task_name(pure.stem):
+            raise Corrupt(f"{printable(path)} does not belong there", "remove the file with git")
+        found[path.removeprefix(f"{TRACKED}/{kind}/").removesuffix(suffix)] = data
+    return found
+
+
+def _task(name: str, data: bytes, base: Manifest) -> Manifest:
+    manifest = Manifest.from_bytes(data, f"{TRACKED}/tasks/{name}.json")
+    if manifest.task != name:
+        raise Corrupt(f"the manifest of task {name} says it is {printable(str(manifest.task))}", "restore it with git")
+    if manifest.base != base.version:
+        raise Corrupt(f"task {name} was taken from another base than this repository's", "restore it with git")
+    return manifest
+
+
+def _no_wvc(repo: Handle) -> NotARepository:
+    return NotARepository(
+        f"{repo.git.work_tree} is a git repository without weightvc", "run `wvc init --base PATH` in it"
+    )

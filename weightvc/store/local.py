@@ -1,0 +1,189 @@
+"""The object store of one repository: a file for each object, under the SHA-256 of its bytes.
+
+``<root>/ab/cdef…`` holds the object ``abcdef…``. A file gets that name by a link, after its bytes are on disk, so
+that whatever has a name is whole. Nothing here deletes an object, and nothing follows a symbolic link.
+"""
+
+import errno
+import hashlib
+import mmap
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weightvc.objects.ids import ObjectId, hex64, is_hex64
+from weightvc.objects.store import Stored
+from weightvc.util import fsio
+from weightvc.util.errors import Corrupt, Missing
+
+_SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
+_READ = 2**20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not blocking: a FIFO must not hang us
+
+
+class LocalStore:
+    """An :class:`weightvc.objects.store.ObjectStore` in a directory; safe to share between threads and processes.
+
+    Args:
+        root: The objects directory; made by the first put.
+        tmp: Scratch directory on the same file system; made by the first put.
+    """
+
+    def __init__(self, root: Path, tmp: Path) -> None:
+        self.root = root
+        self.tmp = tmp
+        self._touched: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def put(self, chunks: Iterable[bytes | memoryview]) -> Stored:
+        """Store the concatenated ``chunks``; durable only after :meth:`sync`.
+
+        An object that is there already is read again and its modification time set to now, which keeps it from
+        a garbage collection that is under way; a damaged copy, or one that cannot be touched, is replaced.
+
+        Raises:
+            Corrupt: a directory of the store is a symbolic link or no directory.
+            OSError: the disk is full, read-only or failing; no object has been named.
+        """
+        _plain(self.tmp)
+        _plain(self.root)
+        sha = hashlib.sha256()
+        size = 0
+        with fsio.NewFile(self.tmp) as new:
+            for chunk in chunks:
+                new.write(chunk)
+                sha.update(chunk)
+                size += memoryview(chunk).nbytes
+            oid = ObjectId(sha.hexdigest())
+            final = self._path(oid)
+            _plain(final.parent)
+            fresh = self._publish(new, oid, final)
+        with self._lock:
+            self._touched.add(final.parent)
+        return Stored(oid, size, fresh)
+
+    def _publish(self, new: fsio.NewFile, oid: ObjectId, final: Path) -> bool:
+        try:
+            self.verify(oid)
+            fsio.ops.utime(final)
+        except Missing:
+            return new.link(final)
+        except (Corrupt, PermissionError):
+            new.replace(final)
+            return True
+        return False
+
+    def adopt(self, other: "LocalStore", oid: ObjectId) -> None:
+        """Give an object of ``other``, on the same file system, a second name here; for scratch stores, not synced.
+
+        Raises:
+            Missing: ``other`` has no such object.
+        """
+        final = self._path(oid)
+        fsio.make_dirs(final.parent)
+        try:
+            fsio.ops.link(other._path(oid), final)  # noqa: SLF001 -- another store of this class
+        except FileNotFoundError:
+            raise Missing(f"object {oid} is not in the store", "run wvc fsck") from None
+
+    def sync(self) -> None:
+        """Make every object put so far durable. Called before anything refers to them.
+
+        Raises:
+            OSError: the disk failed. What was put may be lost at a power cut, and nothing may refer to it.
+        """
+        with self._lock:
+            touched, self._touched = self._touched, set()
+        if not touched:
+            return
+        try:
+            # The root too: another process may have made the fan-out directory and not have got to syncing it.
+            for directory in (*sorted(touched), self.root, self.root.parent):
+                fsio.sync_dir(directory)
+        except OSError:
+            with self._lock:
+                self._touched |= touched
+            raise
+
+    def open(self, oid: ObjectId) -> memoryview:
+        """Return the object's bytes, mapped read-only. They are not verified here.
+
+        Raises:
+            Missing: the store has no such object.
+            Corrupt: its name is taken by something that is not a regular file in a real directory.
+        """
+        with self._opened(oid) as (fd, size):
+            return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b"")
+
+    def size(self, oid: ObjectId) -> int | None:
+        """Return the object's size in bytes, or ``None`` when it is absent."""
+        try:
+            with self._opened(oid) as (_, size):
+                return size
+        except Missing:
+            return None
+
+    def ids(self) -> Iterator[ObjectId]:
+        """Return the ids of all objects, in no particular order; files of other names are passed over."""
+        if not self.root.is_dir():
+            return
+        with os.scandir(self.root) as shards:
+            for shard in shards:
+                if _SHARD.fullmatch(shard.name) and shard.is_dir(follow_symlinks=False):
+                    with os.scandir(shard.path) as files:
+                        names = [shard.name + file.name for file in files if file.is_file(follow_symlinks=False)]
+                    yield from (ObjectId(name) for name in names if is_hex64(name))
+
+    def verify(self, oid: ObjectId) -> None:
+        """Read the object and compare it with its id.
+
+        Raises:
+            Missing: the store has no such object.
+            Corrupt: its bytes do not hash to its id.
+        """
+        sha = hashlib.sha256()
+        with self._opened(oid) as (fd, _):
+            while data := os.read(fd, _READ):
+                sha.update(data)
+        if sha.hexdigest() != oid:
+            raise Corrupt(f"object {oid}: its bytes hash to {sha.hexdigest()}", "run wvc fsck")
+
+    def _path(self, oid: ObjectId) -> Path:
+        return self.root / oid[:2] / oid[2:]
+
+    @contextmanager
+    def _opened(self, oid: ObjectId) -> Iterator[tuple[int, int]]:
+        """Open an object without following any link below the root's parent: its descriptor and size."""
+        hex64(oid, "object id")
+        opened: list[int] = []
+        try:
+            for name, flags in ((self.root, _DIRECTORY), (oid[:2], _DIRECTORY), (oid[2:], _FILE)):
+                opened.append(os.open(name, flags, dir_fd=opened[-1] if opened else None))
+            status = os.fstat(opened[-1])
+            if not stat.S_ISREG(status.st_mode):
+                raise Corrupt(f"{self._path(oid)}: not a regular file", "move it away and run wvc fsck")
+            yield opened[-1], status.st_size
+        except FileNotFoundError:
+            raise Missing(f"object {oid} is not in the store", "run wvc fsck") from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise Corrupt(
+                    f"{self._path(oid)}: a symbolic link or special file on the way to this object",
+                    "move it away and run wvc fsck",
+                ) from None
+            raise
+        finally:
+            for fd in reversed(opened):
+                os.close(fd)
+
+
+def _plain(directory: Path) -> None:
+    """Make ``directory`` if need be and refuse a symbolic link in its place."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise Corrupt(f"{directory}: not a plain directory; wvc writes nothing through it", "move it away")
+    fsio.make_dirs(directory)
