@@ -1,0 +1,656 @@
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import traceback
+
+import pytest
+
+from weightvc.history import commit as commit_module
+from weightvc.history import process, refresh
+from weightvc.history.commit import Committed, commit
+from weightvc.history.process import GitFailed
+from weightvc.util.errors import BadInput, Conflict, RequestError, UsageError
+
+TASK = ".wvc/tasks/a.json"
+OTHER = ".wvc/tasks/b.json"
+
+
+def plan(**files):
+    """A plan that writes tasks by name; ``None`` deletes."""
+    return lambda _: {f".wvc/tasks/{name}.json": text and text.encode() for name, text in files.items()}
+
+
+def clean(repo):
+    """Index and work tree are as HEAD says, and nothing of ours is left lying about."""
+    assert repo.run("status", "--porcelain", "--", ".wvc") == ""
+    repo.run("fsck", "--strict", "--no-dangling")
+    wvc = repo.git.git_dir / "wvc"
+    assert not (wvc / "commit").exists()
+    assert not list(repo.path.rglob("tmp-*"))
+
+
+# what a commit does
+
+
+def test_a_commit(repo):
+    before = repo.run("rev-parse", "HEAD")
+    tips = []
+
+    def changes(tip):
+        tips.append(tip)
+        return {TASK: b"one\n", ".wvc/config.toml": b""}
+
+    done = commit(repo.git, changes, "Add a\n\n# not a comment\n\n")
+    assert done == Committed(repo.run("rev-parse", "HEAD"))
+    assert tips == [before]
+    assert repo.git.read("HEAD", TASK) == b"one\n"
+    assert repo.git.read("HEAD", "README") == b"hello\n"
+    assert (repo.path / TASK).read_bytes() == b"one\n"
+    assert (
+        repo.run("log", "-1", "--format=%an <%ae>|%P|%B") == f"Ada <ada@example.com>|{before}|Add a\n\n# not a comment"
+    )
+    assert repo.run("reflog", "-1", "--format=%gs") == "wvc: Add a"
+    assert repo.run("symbolic-ref", "HEAD") == "refs/heads/main"
+    clean(repo)
+
+
+def test_deletion_and_replacement(repo):
+    commit(repo.git, plan(a="1", b="1"), "add")
+    commit(repo.git, plan(a=None, b="2", c="3"), "change")
+    assert {p.name: p.read_text() for p in (repo.path / ".wvc/tasks").iterdir()} == {"b.json": "2", "c.json": "3"}
+    assert repo.run("diff", "--name-status", "HEAD~1").split() == ["D", TASK, "M", OTHER, "A", ".wvc/tasks/c.json"]
+    clean(repo)
+
+
+def test_the_first_commit_of_a_repository(sandbox):
+    repo = sandbox()
+    commit(repo.git, plan(a="1"), "first")
+    assert repo.git.parents("HEAD") == ()
+    clean(repo)
+
+
+def test_an_unborn_branch_with_staged_files(sandbox):
+    repo = sandbox()
+    repo.write("mine", "x")
+    repo.run("add", "mine")
+    commit(repo.git, plan(a="1"), "first")
+    assert repo.run("ls-tree", "-r", "--name-only", "HEAD") == TASK
+    assert repo.run("status", "--porcelain") == "A  mine"
+
+
+def test_the_users_staged_changes_stay_staged(repo):
+    """And their next plain commit takes only those, and keeps the task."""
+    repo.write("mine", "staged")
+    repo.run("add", "mine")
+    repo.write("README", "not staged")
+    commit(repo.git, plan(a="1"), "task")
+    assert repo.run("show", "--name-only", "--format=", "HEAD") == TASK
+    assert repo.run("status", "--porcelain", "-z").split("\0") == [" M README", "A  mine", ""]
+    repo.run("commit", "-q", "-m", "by hand")
+    assert repo.run("show", "--name-only", "--format=", "HEAD") == "mine"
+    assert repo.git.read("HEAD", TASK) == b"1"
+    clean(repo)
+
+
+def test_what_the_user_did_to_our_own_files_is_overwritten(repo):
+    commit(repo.git, plan(a="1"), "task")
+    repo.write(TASK, "meddled")
+    repo.run("add", TASK)
+    commit(repo.git, plan(a="2"), "again")
+    assert (repo.path / TASK).read_text() == "2"
+    clean(repo)
+
+
+def test_a_file_that_is_a_link_is_replaced_not_followed(repo, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (repo.path / ".wvc/tasks").mkdir(parents=True)
+    (repo.path / TASK).symlink_to(victim)
+    commit(repo.git, plan(a="1"), "task")
+    assert victim.read_text() == "mine"
+    assert not (repo.path / TASK).is_symlink()
+    clean(repo)
+
+
+def test_a_detached_head(repo):
+    repo.run("switch", "-q", "--detach")
+    done = commit(repo.git, plan(a="1"), "task")
+    assert repo.run("rev-parse", "HEAD") == done.commit
+    assert repo.run("rev-parse", "main") != done.commit
+    clean(repo)
+
+
+def test_a_branch_in_a_folder_and_packed_refs(repo):
+    repo.run("switch", "-q", "-c", "deep/er/branch")
+    repo.run("pack-refs", "--all")
+    done = commit(repo.git, plan(a="1"), "task")
+    assert repo.run("rev-parse", "deep/er/branch") == done.commit
+    clean(repo)
+
+
+def test_a_linked_worktree(repo, tmp_path):
+    repo.run("worktree", "add", "-q", "-b", "two", str(tmp_path / "two"))
+    two = type(repo)(tmp_path / "two")
+    commit(two.git, plan(a="1"), "there")
+    commit(repo.git, plan(b="1"), "here")
+    assert two.git.read("HEAD", TASK) == b"1"
+    assert two.git.read("HEAD", OTHER) is None
+    assert repo.git.read("HEAD", OTHER) == b"1"
+    assert not (repo.path / TASK).exists()
+    two.run("switch", "-q", "--detach")
+    commit(two.git, plan(c="1"), "detached")
+    clean(repo)
+    clean(two)
+
+
+def test_a_sha256_repository(sandbox):
+    repo = sandbox("repo", "--object-format=sha256")
+    first = commit(repo.git, plan(a="1", b="1"), "first").commit
+    assert len(first) == 64
+    commit(repo.git, plan(a=None), "second")
+    assert repo.git.parents("HEAD") == (first,)
+    assert repo.git.read_tree("HEAD").keys() == {OTHER}
+    assert [len(b) for b in repo.git.all_blobs()[TASK]] == [64]
+    clean(repo)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "core.splitIndex=true",
+        "core.untrackedCache=true",
+        "index.version=4",
+        "core.autocrlf=true",
+        "commit.gpgsign=true",
+        "user.useConfigOnly=false",
+        "index.sparse=true",
+        "i18n.commitEncoding=latin1",
+    ],
+)
+def test_the_users_settings(repo, setting):
+    key, value = setting.split("=")
+    repo.run("config", key, value)
+    commit(repo.git, plan(a="über\n"), "Füge a hinzu")
+    assert repo.git.read("HEAD", TASK) == "über\n".encode()
+    assert next(repo.git.log()).subject == "Füge a hinzu"
+    repo.run("config", "--unset", key)
+    repo.run("update-index", "--refresh")
+    clean(repo)
+
+
+def test_a_shallow_and_partial_clone(repo, tmp_path):
+    for n in range(3):
+        commit(repo.git, plan(a=str(n)), "task")
+    repo.run("config", "uploadpack.allowFilter", "true")
+    url = f"file://{repo.path}"
+    subprocess.run(["git", "clone", "-q", "--filter=blob:none", "--no-checkout", url, tmp_path / "part"], check=True)
+    part = type(repo)(tmp_path / "part")
+    part.run("config", "user.name", "Bo")
+    part.run("config", "user.email", "bo@example.com")
+    commit(part.git, plan(b="new"), "on nothing")
+    assert part.git.read("HEAD", OTHER) == b"new"
+    assert part.run("diff", "--name-only", "HEAD~1", "HEAD") == OTHER
+    with pytest.raises(Exception, match=r"git has no file contents|git cat-file failed"):
+        part.git.read_blobs([repo.run("rev-parse", f"HEAD~1:{TASK}")])
+
+
+# what a commit refuses
+
+
+@pytest.mark.parametrize("empty", [{}, {TASK: b"1"}, {OTHER: None}], ids=["none", "same", "absent"])
+def test_nothing_to_commit(repo, empty):
+    before = commit(repo.git, plan(a="1"), "task").commit
+    with pytest.raises(RequestError, match=r"^nothing to commit$") as caught:
+        commit(repo.git, lambda _: empty, "again")
+    assert caught.value.hint == "`wvc add` stages a task"
+    assert repo.run("rev-parse", "HEAD") == before
+    refresh.recover(repo.git)
+    clean(repo)
+
+
+def test_nothing_to_commit_on_an_unborn_branch(sandbox):
+    with pytest.raises(RequestError, match=r"^nothing to commit$"):
+        commit(sandbox().git, lambda _: {}, "m")
+
+
+@pytest.mark.parametrize("message", ["", " \n", "a\0b"])
+def test_no_message(repo, message):
+    with pytest.raises(UsageError, match="a commit needs a message") as caught:
+        commit(repo.git, plan(a="1"), message)
+    assert caught.value.hint == "give one with -m"
+
+
+@pytest.mark.parametrize("key", ["user.name", "user.email"])
+def test_nobody(repo, key):
+    repo.run("config", "--unset", key)
+    with pytest.raises(RequestError, match="git does not know who you are") as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert caught.value.hint.startswith('run `git config --global user.name "Your Name"` and `git config --global')
+
+
+def test_identity_from_the_environment(repo, monkeypatch):
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Env")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "e@x")
+        monkeypatch.setenv(f"GIT_{role}_DATE", "1600000000 +0000")
+    commit(repo.git, plan(a="1"), "m")
+    assert repo.run("log", "-1", "--format=%an %ae %at %cn %ce %ct") == "Env e@x 1600000000 Env e@x 1600000000"
+
+
+def conflicting(repo, command):
+    repo.commit("f", "base")
+    repo.run("switch", "-q", "-c", "side")
+    repo.commit("f", "side")
+    repo.commit("f", "side2")
+    repo.run("switch", "-q", "main")
+    repo.commit("f", "main")
+    repo.run(*command, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "doing"),
+    [
+        (["merge", "side"], "merge"),
+        (["rebase", "side"], "rebase"),
+        (["rebase", "--apply", "side"], "rebase"),
+        (["cherry-pick", "side"], "cherry-pick"),
+        (["revert", "--no-edit", "HEAD~1"], "revert"),
+    ],
+    ids=["merge", "rebase", "rebase-apply", "cherry-pick", "revert"],
+)
+def test_in_the_middle_of_something(repo, command, doing):
+    conflicting(repo, command)
+    before = repo.run("rev-parse", "HEAD")
+    with pytest.raises(Conflict, match=f"a git {doing} is under way in {repo.path}") as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert caught.value.hint == (
+        f"finish it with `git {doing} --continue` or undo it with `git {doing} --abort`, then try again"
+    )
+    assert repo.run("rev-parse", "HEAD") == before
+    repo.run(doing, "--abort")
+    commit(repo.git, plan(a="1"), "m")
+    clean(repo)
+
+
+def test_in_the_middle_of_am_and_of_several_picks(repo):
+    conflicting(repo, ["cherry-pick", "side~1", "side"])
+    repo.run("checkout", "--theirs", "f")
+    repo.run("commit", "-q", "-a", "-m", "resolved")
+    with pytest.raises(Conflict, match="a git cherry-pick is under way"):
+        commit(repo.git, plan(a="1"), "m")
+    repo.run("cherry-pick", "--quit")
+    patch = repo.path.with_name("patch")
+    patch.write_text(repo.run("format-patch", "--stdout", "-1", "side~1") + "\n")
+    repo.run("am", str(patch), check=False)
+    with pytest.raises(Conflict, match="a git am is under way"):
+        commit(repo.git, plan(a="1"), "m")
+
+
+def test_bisecting_is_no_obstacle(repo):
+    repo.run("bisect", "start")
+    commit(repo.git, plan(a="1"), "m")
+    clean(repo)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "README",
+        "../x",
+        "/etc/passwd",
+        ".wvc",
+        ".wvc/",
+        ".wvc//a",
+        ".wvc/../a",
+        ".wvc/./a",
+        ".wvc/.git/x",
+        ".wvc/a\nb",
+        ".WVC/a",
+    ],
+)
+def test_only_our_own_paths(repo, path):
+    with pytest.raises(BadInput, match="is not the path of a tracked file of wvc"):
+        commit(repo.git, lambda _: {path: b"x"}, "m")
+    assert repo.run("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("where", [".wvc", ".wvc/tasks"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "file"])
+def test_symbolic_links_on_the_way_are_refused(repo, tmp_path, where, kind):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    place = repo.path / where
+    place.parent.mkdir(exist_ok=True)
+    place.touch() if kind == "file" else place.symlink_to(victim if kind == "link" else tmp_path / "no")
+    before = repo.run("rev-parse", "HEAD")
+    with pytest.raises(Conflict, match=f"{place} is not a plain directory; wvc writes nothing through it") as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert caught.value.hint == "move it away"
+    assert repo.run("rev-parse", "HEAD") == before
+    assert repo.run("count-objects").startswith("3 objects")
+    assert list(victim.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", [".git/wvc", ".git/wvc/commit"])
+def test_our_own_directories_may_not_be_links(repo, tmp_path, where):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "keep").touch()
+    place = repo.path / where
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(victim)
+    with pytest.raises(Conflict, match=f"{place} is not a plain directory"):
+        commit(repo.git, plan(a="1"), "m")
+    assert [p.name for p in victim.iterdir()] == ["keep"]
+
+
+def test_a_directory_in_a_files_place(repo):
+    (repo.path / TASK).mkdir(parents=True)
+    with pytest.raises(Conflict, match="is a directory where wvc keeps a file") as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert caught.value.hint == "move it away, then try again"
+
+
+# others at the same time
+
+
+def test_the_plan_is_made_anew_when_the_branch_moved(repo):
+    tips = []
+
+    def changes(tip):
+        tips.append(tip)
+        if len(tips) < 3:
+            repo.run("commit", "-q", "--allow-empty", "-m", f"race {len(tips)}")
+        return {TASK: str(len(tips)).encode()}
+
+    done = commit(repo.git, changes, "m")
+    assert len(tips) == len(set(tips)) == 3
+    assert repo.git.parents(done.commit) == (tips[-1],)
+    assert (repo.path / TASK).read_text() == "3"
+    assert repo.run("log", "--format=%s").split("\n") == ["m", "race 2", "race 1", "by hand"]
+    clean(repo)
+
+
+def test_a_branch_that_never_rests(repo, monkeypatch):
+    monkeypatch.setattr(commit_module, "PATIENCE", 0.0)
+
+    def changes(_):
+        repo.run("commit", "-q", "--allow-empty", "-m", "race")
+        return {TASK: b"1"}
+
+    with pytest.raises(
+        Conflict, match="other git processes kept the branch from moving for 0 s: git update-ref failed"
+    ) as caught:
+        commit(repo.git, changes, "m")
+    assert caught.value.hint.startswith("try again; if a lock file is named and no git process runs, remove that file")
+    assert repo.git.read("HEAD", TASK) is None
+    refresh.recover(repo.git)
+    clean(repo)
+
+
+def test_a_ref_lock_left_by_a_killed_git(repo, monkeypatch):
+    monkeypatch.setattr(commit_module, "PATIENCE", 0.0)
+    lock = repo.path / ".git/refs/heads/main.lock"
+    lock.touch()
+    with pytest.raises(Conflict, match=f"{lock}': File exists"):
+        commit(repo.git, plan(a="1"), "m")
+    lock.unlink()
+    commit(repo.git, plan(a="1"), "m")
+    clean(repo)
+
+
+def test_git_refusing_for_its_own_reasons_is_no_race(repo):
+    (repo.path / ".git/HEAD").write_text("ref: refs/heads/main/sub\n")
+    with pytest.raises(GitFailed, match="git update-ref failed"):
+        commit(repo.git, plan(a="1"), "m")
+    assert not (repo.path / ".git/wvc/commit/index").exists()
+
+
+def forked(work):
+    """Run ``work`` in a child process and return its id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - a child must never return into the test runner
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_eight_processes_lose_nothing(repo):
+    def worker(name):
+        for n in range(5):
+            path = f".wvc/tasks/w{name}-{n}.json"
+            commit(repo.git, lambda tip, path=path: {path: tip.encode()}, f"{name}-{n}")
+
+    workers = [forked(lambda name=name: worker(name)) for name in range(8)]
+    assert [ended(child) for child in workers] == [0] * 8
+    names = {f".wvc/tasks/w{w}-{n}.json" for w in range(8) for n in range(5)}
+    assert repo.git.read_tree("HEAD").keys() == names
+    log = list(repo.git.log())
+    assert len(log) == 41
+    assert all(len(entry.parents) == 1 for entry in log[:-1])
+    # Each plan saw exactly the commit that became its parent.
+    for entry in log[:-1]:
+        assert repo.git.read(entry.commit, f".wvc/tasks/w{entry.subject}.json").decode() == entry.parents[0]
+    clean(repo)
+
+
+# interruptions
+
+
+def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypatch):
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.1)
+    lock = repo.path / ".git/index.lock"
+    lock.touch()
+    done = commit(repo.git, plan(a="1"), "m")
+    (warning,) = done.warnings
+    assert "a commit is made, but git's index or the files in" in warning
+    assert "run `git restore --staged --worktree .wvc`" in warning
+    assert repo.run("rev-parse", "HEAD") == done.commit
+    with pytest.raises(Conflict, match="a commit is made, but git's index") as caught:
+        commit(repo.git, plan(b="1"), "m")
+    assert caught.value.hint == "end the git command that holds the index, then try again"
+    assert len(refresh.recover(repo.git)) == 1
+    lock.unlink()
+    assert commit(repo.git, plan(b="1"), "m").warnings == ()
+    assert (repo.path / TASK).read_text() == "1"
+    clean(repo)
+
+
+def test_the_advice_in_the_warning_works(repo, monkeypatch):
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.0)
+    commit(repo.git, plan(a="1"), "m")
+    lock = repo.path / ".git/index.lock"
+    lock.touch()
+    commit(repo.git, plan(a="2", b="1"), "m")
+    lock.unlink()
+    repo.run("restore", "--staged", "--worktree", ".wvc")
+    assert repo.run("status", "--porcelain") == ""
+    assert refresh.recover(repo.git) == ()
+    clean(repo)
+
+
+def killed_after(n, repo):
+    """Make a commit and die of SIGKILL after the n-th git command."""
+    git, real, count = repo.git, process.run, itertools.count(1)
+
+    def run(*arguments, **options):
+        out = real(*arguments, **options)
+        if next(count) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return out
+
+    process.run = run
+    commit(git, plan(a="new", b=None), "killed")
+
+
+def test_killed_after_any_git_command(sandbox):
+    """Old or new, never in part; the next command repairs, and nothing of the user's is lost."""
+    template = sandbox("template")
+    commit(template.git, plan(a="old", b="old"), "first")
+    template.write("mine", "staged")
+    template.run("add", "mine")
+    seen = set()
+    for n in range(1, 100):
+        repo = type(template)(template.path.with_name(f"repo{n}"))
+        shutil.copytree(template.path, repo.path)
+        status = ended(forked(lambda repo=repo, n=n: killed_after(n, repo)))
+        state = {path: repo.git.read("HEAD", path) for path in (TASK, OTHER)}
+        assert state in ({TASK: b"old", OTHER: b"old"}, {TASK: b"new", OTHER: None})
+        seen.add(state[TASK])
+        assert refresh.recover(repo.git) == ()
+        assert repo.run("status", "--porcelain") == "A  mine"
+        commit(repo.git, plan(c="1"), "next")
+        assert repo.git.read("HEAD", TASK) == state[TASK]
+        assert repo.run("status", "--porcelain") == "A  mine"
+        repo.run("commit", "-q", "-m", "mine")
+        clean(repo)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert n > 15
+    assert seen == {b"old", b"new"}
+
+
+def test_a_failure_at_any_step(sandbox, record):
+    template = sandbox("template")
+    commit(template.git, plan(a="old", b="old"), "first")
+    total = None
+    outcomes = set()
+    n = -1
+    while total is None or n < total:
+        repo = type(template)(template.path.with_name(f"repo{n}"))
+        shutil.copytree(template.path, repo.path)
+        git = repo.git
+        steps = record(fail_at=n)
+        try:
+            done = commit(git, plan(a="new", b=None), "second")
+            outcomes.add("warned" if done.warnings else "done")
+        except OSError:
+            outcomes.add("raised")
+        if total is None:
+            total = len(steps.seen)
+        record()
+        assert {p: git.read("HEAD", p) for p in (TASK, OTHER)} in (
+            {TASK: b"old", OTHER: b"old"},
+            {TASK: b"new", OTHER: None},
+        )
+        assert commit(git, plan(c="1"), "next").warnings == ()
+        assert git.read("HEAD", ".wvc/tasks/c.json") == b"1"
+        clean(repo)
+        n += 1
+    assert total > 20
+    assert outcomes == {"done", "warned", "raised"}
+
+
+def test_scratch_files_of_a_killed_process_are_swept(repo):
+    commit(repo.git, plan(a="1"), "m")
+    (repo.path / ".wvc/tasks/tmp-12-0123456789abcdef").touch()
+    repo.write(".wvc/tasks/tmp-notes", "the user's own")
+    commit(repo.git, plan(a="2"), "m")
+    assert sorted(p.name for p in (repo.path / ".wvc/tasks").iterdir()) == ["a.json", "tmp-notes"]
+
+
+def test_a_stale_private_index_lock_is_recovered(repo):
+    scratch = refresh.scratch(repo.git)
+    scratch.mkdir(parents=True)
+    (scratch / "index.lock").touch()
+    (scratch / "index").write_text("junk")
+    (scratch / "tmp-1").touch()
+    commit(repo.git, plan(a="1"), "m")
+    clean(repo)
+
+
+def test_a_note_about_a_commit_that_is_gone_is_dropped(repo):
+    old = commit(repo.git, plan(a="1"), "m").commit
+    repo.run("reset", "-q", "--hard", "HEAD~1")
+    repo.write(TASK, "mine now")
+    for gone in (old, "0" * 40):
+        refresh.scratch(repo.git).mkdir(parents=True)
+        refresh.note(repo.git, gone, [TASK])
+        assert refresh.recover(repo.git) == ()
+        assert (repo.path / TASK).read_text() == "mine now"
+        assert not refresh.scratch(repo.git).exists()
+
+
+def test_a_hostile_note_cannot_reach_outside(repo):
+    victim = repo.path / "README"
+    refresh.scratch(repo.git).mkdir(parents=True)
+    refresh.note(repo.git, repo.run("rev-parse", "HEAD"), ["README", "../x"])
+    (warning,) = refresh.recover(repo.git)
+    assert "is not the path of a tracked file of wvc" in warning
+    assert victim.read_text() == "hello\n"
+
+
+def test_nothing_to_recover(repo):
+    assert refresh.recover(repo.git) == ()
+    assert not (repo.path / ".git/wvc").exists()
+
+
+# durability
+
+
+def test_the_order_of_syncs(repo, record, monkeypatch):
+    """Objects, their directories, the note, the ref, its directories, and only then the user's files."""
+    steps = record()
+    real = process.run
+
+    def run(directory, *arguments, **options):
+        steps.seen.append(("git", arguments[0]))
+        return real(directory, *arguments, **options)
+
+    monkeypatch.setattr(process, "run", run)
+    made = commit(repo.git, plan(a="1"), "m").commit
+    seen = steps.seen
+    git_dir = repo.path / ".git"
+    moved = seen.index(("git", "update-ref"))
+    built = seen.index(("git", "commit-tree"))
+    shard = git_dir / "objects" / made[:2]
+    middle = seen[built:moved]
+    order = [("fsync", str(shard / made[2:])), ("fsync", str(shard)), ("fsync", str(git_dir / "objects"))]
+    assert [step for step in middle if step in order] == order
+    new = repo.run("rev-list", "--objects", "--no-object-names", f"{made}", "^HEAD~1").split()
+    assert len(new) == 5
+    assert {("fsync", str(git_dir / "objects" / name[:2] / name[2:])) for name in new} <= set(middle)
+    noted = middle.index(("rename", str(git_dir / "wvc/commit/pending.json")))
+    assert middle.index(order[-1]) < noted < middle.index(("fsync", str(git_dir / "wvc/commit")), noted)
+    after = seen[moved:]
+    chain = [("fsync", str(git_dir / name)) for name in ("refs/heads/main", "refs/heads", "refs", ".")]
+    places = [after.index(step) for step in chain]
+    assert places == sorted(places)
+    touched = next(n for n, (what, path) in enumerate(after) if str(repo.path / ".wvc") in path)
+    assert places[-1] < after.index(("git", "update-index")) < touched
+
+
+def test_every_git_command_is_told(repo):
+    for key, value in {"fsync": "all", "fsyncMethod": "fsync", "hooksPath": "/dev/null", "fsmonitor": "false"}.items():
+        repo.run("config", f"core.{key}", "hostile")
+        assert process.line(repo.path, "config", f"core.{key}") == value
+
+
+def test_the_lock_is_held_while_the_plan_runs(repo):
+    held = []
+
+    def changes(_):
+        fd = os.open(repo.path / ".git/wvc/refs.lock", os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(False)
+        except BlockingIOError:
+            held.append(True)
+        finally:
+            os.close(fd)
+        return {TASK: b"1"}
+
+    commit(repo.git, changes, "m")
+    assert held == [True]
