@@ -1,0 +1,36 @@
+# Everything that a clone needs: `make demo` shows the main job, `make test` passes the tests, `make check` the linters.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Rooms whose branch coverage is held at 95 %.
+COVERED := store objects delta merge
+COVERAGE := $(foreach room,$(COVERED),--cov=weightvc.$(room)) --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+
+.PHONY: demo test check docs clean
+
+demo: $(READY)
+	$(BIN)/python benchmarks/demo.py
+
+test: $(READY)
+	$(BIN)/pytest -n 2 --dist worksteal $(COVERAGE) $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/docs
+
+docs: $(READY)
+	$(BIN)/python docs/reference.py
+
+$(READY): pyproject.toml constraints/ci.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightvc needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/ci.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .demo .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
