@@ -7,10 +7,9 @@ from typing import Self
 
 import tomli_w
 
-from weightvc.objects.recipe import DEFAULT_METHOD, Scalar
+from weightvc.objects.recipe import DEFAULT_METHOD, Scalar, scalars
 from weightvc.util import fields
 from weightvc.util.errors import BadInput, Unsupported
-from weightvc.util.text import listed
 
 FORMAT = 1
 
@@ -45,7 +44,5 @@ class Config:
             )
         fields.mapping(doc, where, ("format",), ("merge",))
         merge = fields.mapping(doc.get("merge", {}), where, (), ("method", "params"))
-        params = fields.typed(merge.get("params", {}), dict, where)
-        if bad := sorted(key for key, value in params.items() if not isinstance(value, str | int | float)):
-            raise BadInput(f"{where}: parameters that are no scalars: {listed(bad)}")
-        return cls(fields.typed(merge.get("method", DEFAULT_METHOD), str, where), params)
+        method = fields.typed(merge.get("method", DEFAULT_METHOD), str, where)
+        return cls(method, scalars(merge.get("params", {}), where))

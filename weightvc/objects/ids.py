@@ -17,6 +17,7 @@ Version = NewType("Version", str)
 
 _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TASK = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 
 
@@ -29,6 +30,13 @@ def hex64(text: object, where: str) -> str:
     """Return ``text`` if it is 64 lower-case hexadecimal digits, else raise :class:`BadInput`."""
     if not isinstance(text, str) or not is_hex64(text):
         raise BadInput(f"{where}: {printable(repr(text))[:80]} is not 64 hexadecimal digits")
+    return text
+
+
+def task_uuid(text: str, where: str) -> str:
+    """Return ``text`` if it is a UUID in lower case (it names files), else raise :class:`BadInput`."""
+    if _UUID.fullmatch(text) is None:
+        raise BadInput(f"{where}: {text[:80]!r} is not a UUID")
     return text
 
 

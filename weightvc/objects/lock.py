@@ -14,7 +14,7 @@ from weightvc.objects.recipe import Recipe
 from weightvc.objects.tensors import version_of
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
-from weightvc.util.errors import BadInput, Corrupt, Unsupported
+from weightvc.util.errors import BadInput, Corrupt
 
 SCHEMA = "weightvc/lock/1"
 NAME = "wvc.lock.json"
@@ -96,13 +96,12 @@ class Lock:
         try:
             return cls._parse(data, where)
         except BadInput as error:
-            raise Corrupt(error.what, "build the directory again with `wvc checkout`") from None
+            raise Corrupt(fields.located(error.what, where), "build the directory again with `wvc checkout`") from None
 
     @classmethod
     def _parse(cls, data: bytes, where: str) -> Self:
         value = canon.parse_document(data, where)
-        if value.get("schema") != SCHEMA:
-            raise Unsupported(f"{where}: schema {str(value.get('schema'))[:60]!r}", "upgrade weightvc")
+        fields.schema(value, SCHEMA, where)
         keys = "schema wvc environment commit base recipe tasks max_shard_size files tensors digest"
         doc = fields.mapping(value, where, keys.split())
         environment = fields.typed(doc["environment"], dict, where)
@@ -119,6 +118,8 @@ class Lock:
         )
         if lock.digest != doc["digest"]:
             raise BadInput(f"{where}: the tensors do not have the digest that the file states")
+        if lock.to_bytes() != data:
+            raise BadInput(f"{where}: not as wvc writes it: lists out of order, or a default spelled out")
         return lock
 
 

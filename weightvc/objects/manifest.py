@@ -6,16 +6,21 @@ The file format is specified in ``docs/format/manifest.md``.
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal, Self, TypeAlias, TypeVar, get_args
 
-from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name
+from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
 from weightvc.objects.tensors import TensorSpec, version_of
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
 from weightvc.util.errors import BadInput, Corrupt, Unsupported
+from weightvc.util.text import printable
 
 SCHEMA = "weightvc/manifest/1"
+
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""How ``added`` is written: UTC, always with six digits of the second."""
 
 T = TypeVar("T")
 
@@ -82,7 +87,10 @@ class Entry:
         place = None if state == "same" else _place(line, where)
         if state == "same" and not {"codec", "object", "size", "part"}.isdisjoint(line):
             raise BadInput(f"{where}: a tensor equal to the base's has no object")
-        return cls(spec, Digest(hex64(line["digest"], where)), state, of, place)
+        entry = cls(spec, Digest(hex64(line["digest"], where)), state, of, place)
+        if entry.to_json() != line:
+            raise BadInput(f"{where}: `of` and `part` are left out where they say nothing")
+        return entry
 
 
 def _place(line: Mapping[str, Json], where: str) -> Place:
@@ -112,7 +120,7 @@ class Parent:
         """Parse a parent; raises :class:`BadInput`."""
         line = fields.mapping(value, where, ("task", "uuid", "version"))
         name, uuid = (fields.typed(line[key], str, where) for key in ("task", "uuid"))
-        return cls(task_name(name), uuid, Version(hex64(line["version"], where)))
+        return cls(task_name(name), task_uuid(uuid, where), Version(hex64(line["version"], where)))
 
 
 @dataclass(frozen=True)
@@ -204,16 +212,14 @@ class Manifest:
         try:
             return cls._parse(data, where)
         except BadInput as error:
-            raise Corrupt(error.what, "run `wvc fsck`, or restore the file with git") from None
+            raise Corrupt(fields.located(error.what, where), "run `wvc fsck`, or restore the file with git") from None
 
     @classmethod
     def _parse(cls, data: bytes, where: str) -> Self:
         value = canon.parse_document(data, where)
-        if value.get("schema") != SCHEMA or value.get("features"):
-            raise Unsupported(
-                f"{where}: schema {str(value.get('schema'))[:60]!r} with features {str(value.get('features'))[:60]}",
-                "upgrade weightvc",
-            )
+        fields.schema(value, SCHEMA, where)
+        if features := fields.typed(value.get("features", []), list, where):
+            raise Unsupported(f"{where}: unknown features {printable(str(features))[:60]}", "upgrade weightvc")
         keys = "schema features task uuid added base version lineage nonfinite source files headers tensors"
         doc = fields.mapping(value, where, keys.split())
         task, base = fields.optional(doc["task"], str, where), doc["base"]
@@ -229,11 +235,40 @@ class Manifest:
             lineage=_list(doc["lineage"], Parent.from_json, where),
             nonfinite=fields.natural(doc["nonfinite"], where),
         )
-        if (task is None) != (manifest.uuid is None) or (task is None) != (manifest.added is None):
-            raise BadInput(f"{where}: a task has a name, a UUID and a time; the base has none")
+        _check(manifest, where)
         if manifest.version != doc["version"]:
             raise BadInput(f"{where}: the tensors do not have the version that the file states")
         return manifest
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """Check what no single field shows; raises :class:`BadInput`."""
+    if manifest.task is None:
+        if (manifest.uuid, manifest.added, manifest.base, manifest.lineage) != (None, None, None, ()):
+            raise BadInput(f"{where}: the base has no UUID, time, base or lineage")
+        if referring := next((entry for entry in manifest.entries() if entry.state != "whole"), None):
+            raise BadInput(f"{where}: {referring.spec.name[:80]!r}: there is nothing that the base could refer to")
+    elif manifest.uuid is None or manifest.added is None or manifest.base is None:
+        raise BadInput(f"{where}: a task has a UUID, a time and a base")
+    else:
+        task_uuid(manifest.uuid, where)
+        _time(manifest.added, where)
+    for entry in (*manifest.files, *manifest.headers):
+        is_bytes = entry.spec.dtype == "U8" and len(entry.spec.shape) == 1
+        if not is_bytes or entry.state == "delta" or entry.of not in (None, entry.spec.name):
+            raise BadInput(
+                f"{where}: {entry.spec.name[:80]!r}: a file or header is U8 of one dimension, whole or the base's own"
+            )
+
+
+def _time(text: str, where: str) -> None:
+    """Refuse any spelling but one, so that the order of texts is the order of times."""
+    try:
+        same = datetime.strptime(text, TIME).replace(tzinfo=UTC).strftime(TIME) == text
+    except ValueError:
+        same = False
+    if not same:
+        raise BadInput(f"{where}: {text[:80]!r} is not a time such as 2026-01-31T09:30:00.000000Z")
 
 
 def _list(value: Json, parse: Callable[[Json, str], T], where: str) -> tuple[T, ...]:

@@ -12,7 +12,7 @@ import tomli_w
 from weightvc.objects.ids import task_name
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
-from weightvc.util.errors import BadInput, Unsupported, UsageError
+from weightvc.util.errors import BadInput, UsageError
 from weightvc.util.text import listed, printable
 
 SCHEMA = "weightvc/recipe/1"
@@ -60,6 +60,18 @@ def parse_tasks(items: Iterable[str]) -> tuple[Weighted, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"named twice: {listed(twice)}", "give each task one coefficient")
     return tasks
+
+
+def scalars(value: Json, where: str) -> dict[str, Scalar]:
+    """Return ``value`` if it maps names to strings, booleans and finite numbers, else raise :class:`BadInput`."""
+    params = fields.typed(value, dict, where)
+    if bad := sorted(key for key, item in params.items() if not _is_scalar(item)):
+        raise BadInput(f"{where}: parameters that are no text, boolean or finite number: {listed(bad)}")
+    return params
+
+
+def _is_scalar(item: Json) -> bool:
+    return math.isfinite(item) if isinstance(item, float) else isinstance(item, str | int)
 
 
 @dataclass(frozen=True)
@@ -128,22 +140,20 @@ class Recipe:
     @classmethod
     def from_json(cls, value: Json, where: str) -> Self:
         """Parse what :meth:`to_json` gives; raises as :meth:`from_bytes`."""
-        if isinstance(value, dict) and value.get("schema") != SCHEMA:
-            raise Unsupported(
-                f"{where}: schema {str(value.get('schema'))[:60]!r}", f"expected {SCHEMA}; upgrade weightvc"
-            )
+        fields.schema(value, SCHEMA, where)
         doc = fields.mapping(value, where, ("schema", "tasks", "method"), ("params", "dtype", "on_int_mismatch"))
-        params = fields.typed(doc.get("params", {}), dict, where)
-        if bad := sorted(key for key, item in params.items() if not isinstance(item, str | int | float)):
-            raise BadInput(f"{where}: parameters that are no scalars: {listed(bad)}")
         mismatch = doc.get("on_int_mismatch", "error")
         if mismatch not in get_args(Mismatch):
             raise BadInput(f"{where}: on_int_mismatch is one of {listed(get_args(Mismatch))}")
-        items = fields.typed(doc["tasks"], list, where)
+        items = [fields.typed(item, str, where) for item in fields.typed(doc["tasks"], list, where)]
+        try:
+            tasks = parse_tasks(items)
+        except (BadInput, UsageError) as error:
+            raise BadInput(fields.located(error.what, where), error.hint) from None
         return cls(
-            tasks=parse_tasks(fields.typed(item, str, where) for item in items),
+            tasks=tasks,
             method=fields.typed(doc["method"], str, where),
-            params=params,
+            params=scalars(doc.get("params", {}), where),
             dtype=fields.optional(doc.get("dtype"), str, where),
             on_int_mismatch=mismatch,
         )

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from weightvc.objects.ids import Version, hex64, task_name
+from weightvc.objects.ids import Version, hex64, task_name, task_uuid
 from weightvc.util import canon, fields
-from weightvc.util.errors import BadInput, Corrupt, Unsupported
+from weightvc.util.errors import BadInput, Corrupt
 
 SCHEMA = "weightvc/removal/1"
 
@@ -50,8 +50,7 @@ class Removal:
         """Parse a record; raises :class:`Corrupt` or :class:`Unsupported`."""
         try:
             value = canon.parse_document(data, where)
-            if value.get("schema") != SCHEMA:
-                raise Unsupported(f"{where}: schema {str(value.get('schema'))[:60]!r}", "upgrade weightvc")
+            fields.schema(value, SCHEMA, where)
             keys = (
                 "schema",
                 "task",
@@ -73,6 +72,7 @@ class Removal:
                 for key in ("recipes", "dependants")
             )
             task, version = task_name(fields.typed(doc["task"], str, where)), Version(hex64(doc["version"], where))
+            task_uuid(uuid, where)
         except BadInput as error:
-            raise Corrupt(error.what, "restore the file with git") from None
+            raise Corrupt(fields.located(error.what, where), "restore the file with git") from None
         return cls(task, uuid, version, removed, parent, recipes, dependants, reason, requester)

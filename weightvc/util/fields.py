@@ -4,10 +4,24 @@ from collections.abc import Collection
 from typing import TypeVar
 
 from weightvc.util.canon import Json
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, Unsupported
 from weightvc.util.text import listed, printable
 
 T = TypeVar("T")
+
+
+def schema(value: Json, known: str, where: str) -> None:
+    """Raise :class:`Unsupported` if ``value`` is an object whose ``schema`` is another than ``known``.
+
+    An object with no schema at all is not from the future but broken: :func:`mapping` says so.
+    """
+    if isinstance(value, dict) and (found := value.get("schema", known)) != known:
+        raise Unsupported(f"{where}: schema {str(found)[:60]!r}; this wvc reads {known}", "upgrade weightvc")
+
+
+def located(what: str, where: str) -> str:
+    """Return the message ``what`` with ``where`` before it, unless it begins so already."""
+    return what if what.startswith(where) else f"{where}: {what}"
 
 
 def mapping(value: Json, where: str, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Json]:

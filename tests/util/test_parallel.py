@@ -1,0 +1,114 @@
+import threading
+import time
+
+import pytest
+
+from weightvc.util import parallel
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    assert parallel.cores() >= 1
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda pid: {3, 5, 7} if pid == 0 else set())
+    assert parallel.cores() == 3
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_results_have_the_order_of_the_items(jobs):
+    def job(n):
+        time.sleep(0.02 / n)  # the last ends first
+        return n * n
+
+    assert parallel.run(job, iter(range(1, 9)), jobs) == [1, 4, 9, 16, 25, 36, 49, 64]
+    assert parallel.run(job, [], jobs) == []
+
+
+def test_jobs_run_at_once():
+    barrier = threading.Barrier(3, timeout=5)
+    assert sorted(parallel.run(lambda _: barrier.wait(), range(3), 3)) == [0, 1, 2]
+
+
+def test_there_are_no_more_threads_than_jobs():
+    names = set(parallel.run(lambda _: threading.current_thread().name, range(50), 2))
+    assert 1 <= len(names) <= 2
+    assert all(name.startswith("wvc") for name in names)
+
+
+def test_each_thread_starts_once_and_first():
+    started = threading.local()
+    counts = []
+
+    def start():
+        started.times = getattr(started, "times", 0) + 1
+        counts.append(threading.get_ident())
+
+    assert parallel.run(lambda _: started.times, range(20), 3, start) == [1] * 20
+    assert len(counts) == len(set(counts)) <= 3
+
+
+def test_the_first_failure_is_raised_and_nothing_more_begins():
+    begun = []
+
+    def job(n):
+        begun.append(n)
+        if n == 1:
+            raise KeyError("second item")
+        time.sleep(0.01)
+
+    with pytest.raises(KeyError, match="second item"):
+        parallel.run(job, range(100), 1)
+    assert begun[:2] == [0, 1]
+    assert len(begun) < 100
+
+
+def test_what_has_begun_is_waited_for():
+    slow_began, failed = threading.Event(), threading.Event()
+    ended = []
+
+    def job(name):
+        if name == "slow":
+            slow_began.set()
+            assert failed.wait(5)
+            time.sleep(0.05)
+            ended.append(name)
+            return
+        assert slow_began.wait(5)
+        failed.set()
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        parallel.run(job, ["slow", "bad"], 2)
+    assert ended == ["slow"]
+
+
+def test_an_interrupt_cancels_what_has_not_begun(monkeypatch):
+    begun, go = [], threading.Event()
+
+    def interrupted(*_, **__):
+        go.set()
+        raise KeyboardInterrupt
+
+    def job(n):
+        begun.append(n)
+        assert go.wait(5)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(parallel, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(job, range(20), 2)
+    count = len(begun)
+    time.sleep(0.12)
+    assert len(begun) == count < 20
+
+
+def test_an_interrupt_within_a_job_is_raised():
+    def job(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(job, [1], 1)
+
+
+def test_no_thread_is_left():
+    before = threading.active_count()
+    parallel.run(str, range(10), 4)
+    assert threading.active_count() == before
