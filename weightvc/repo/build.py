@@ -223,8 +223,8 @@ def tensors(
             spec = byname[name].spec
             if spec.dtype not in TORCH:
                 raise Unsupported(f"{printable(name)}: torch has no dtype {spec.dtype}", "use `wvc checkout` instead")
-            data = bytearray(b"".join(span for _, span in work.spans(byname[name])))
-            values = (
-                torch.frombuffer(data, dtype=TORCH[spec.dtype]) if data else torch.empty(0, dtype=TORCH[spec.dtype])
-            )
-            yield name, values.reshape(spec.shape).to(work.device)
+            values = torch.empty(spec.shape, dtype=TORCH[spec.dtype])
+            data = values.reshape(-1).view(torch.uint8).numpy()
+            for offset, span in work.spans(byname[name]):  # a span's buffer is reused for the next
+                data[offset : offset + len(span)] = span
+            yield name, values.to(work.device)
