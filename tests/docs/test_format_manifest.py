@@ -1,0 +1,328 @@
+"""Reads a repository by the words of docs/format alone. The reading half imports nothing of weightvc, on purpose.
+
+The second half, below ``EXAMPLES``, holds the pages' examples against the code.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+import zstandard
+from blake3 import blake3
+
+FORMAT = Path(__file__).parents[2] / "docs" / "format"
+
+WRITER = """
+import sys
+from pathlib import Path
+import weightvc
+
+folder = Path(sys.argv[1])
+weightvc.initialize(folder / "repo", folder / "base", jobs=1)
+repo = weightvc.open(folder / "repo")
+repo.add(folder / "tuned", task="support", jobs=1)
+repo.add(folder / "plain", task="raw", codec="raw", jobs=1)
+repo.commit("Add support")
+"""
+IDENTITY = {f"GIT_{role}_{part}": "t@example.com" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+BITS = {"U8": 8, "F16": 16, "BF16": 16, "F32": 32, "I64": 64}
+BIAS = {1: 0, 2: 0x80, 4: 0x808080, 8: 0x80808080808080}
+
+
+def save(directory, tensors):
+    """Write a safetensors file: the length, the JSON, the tensors without holes."""
+    at, header = 0, {}
+    for name, (dtype, array) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    text = json.dumps(header).encode()
+    directory.mkdir()
+    data = len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for _, array in tensors.values())
+    (directory / "model.safetensors").write_bytes(data)
+    (directory / "config.json").write_text('{"model_type": "bert"}\n')
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    rng = np.random.default_rng(5)
+    large = rng.normal(size=(700, 300)).astype("<f4")
+    halves = rng.integers(0, 0x7F00, (40, 9)).astype("<u2")
+    base = {
+        "h.bias": ("F32", np.zeros(300, "<f4")),
+        "h.ids": ("I64", np.arange(5)),
+        "h.norm": ("F32", np.float32(2.5).reshape(())),
+        "h.scale": ("BF16", halves),
+        "h.weight": ("F32", large),
+        "old": ("F32", np.ones(7, "<f4")),
+    }
+    moved = (large + rng.normal(size=large.shape) * 1e-3).astype("<f4")
+    changed = {
+        "h.bias": base["h.bias"],
+        "h.ids": ("I64", np.arange(5)[::-1].copy()),
+        "h.norm": ("F32", np.float32(2.25).reshape(())),
+        "h.scale": ("BF16", halves + np.uint16(3)),
+        "h.weight": ("F32", moved),
+    }
+    save(folder / "base", base)
+    new = {
+        "old": ("F32", np.ones(8, "<f4")),
+        "score": ("F16", np.ones((2, 3), "<f2")),
+        "none": ("F16", np.ones(0, "<f2")),
+    }
+    save(folder / "tuned", {f"bert.{name}": item for name, item in changed.items()} | new)
+    save(folder / "plain", base | {"h.weight": ("F32", moved)})
+    (folder / "tuned" / "tokenizer").mkdir()
+    (folder / "tuned" / "tokenizer" / "vocab.txt").write_text("a\nb\n" * 3000)
+    (folder / "tuned" / "config.json").write_text('{"model_type": "bert", "num_labels": 2}\n')
+    environment = {key: item for key, item in os.environ.items() if not key.startswith("GIT_")} | IDENTITY
+    subprocess.run([sys.executable, "-c", WRITER, folder], check=True, env=environment)
+    return folder
+
+
+# From README.md: canonical JSON and canonical documents.
+
+
+def canonical(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def document(data):
+    value = json.loads(data)
+    members = []
+    for name in sorted(value):
+        item = value[name]
+        text = canonical(item)
+        if isinstance(item, list) and item:
+            text = "[\n" + ",\n".join(canonical(line) for line in item) + "\n]"
+        members.append(f"{canonical(name)}:{text}")
+    assert ("{\n" + ",\n".join(members) + "\n}\n").encode() == data
+    return value
+
+
+# From objects.md: bundles, objects and the codecs.
+
+
+def number(data, start, size):
+    return int.from_bytes(data[start : start + size], "little")
+
+
+def parts(data, kind):
+    assert data[:6] == b"WVC\0\1" + bytes([kind])
+    end = 10 + number(data, 6, 4)
+    header = json.loads(data[10:end])
+    assert canonical(header).encode() == data[10:end]
+    return header, data[end:]
+
+
+def member(data, part):
+    header, body = parts(data, 2)
+    start = sum(header["sizes"][:part])
+    return body[start : start + header["sizes"][part]]
+
+
+def words(body, c, w):
+    planes = np.zeros((c, w), np.uint8)
+    for k in range(w):
+        payload = body[5 : 5 + number(body, 1, 4)]
+        plane = {0: lambda p: p, 1: lambda p: p * c, 2: zstandard.ZstdDecompressor().decompress}[body[0]](payload)
+        planes[:, k] = np.frombuffer(plane, np.uint8)
+        body = body[5 + len(payload) :]
+    assert not body
+    return planes.reshape(-1).view(f"<u{w}")
+
+
+def decode(header, body, base):
+    w = BITS[header["dtype"]] // 8
+    left, raw = math.prod(header["shape"]) * w, b""
+    while left:
+        size, n = min(left, 524288), number(body, 0, 4)
+        chunk = body[12 : 12 + n]
+        if header["codec"] == "intdelta":
+            d = words(chunk, size // w, w)
+            if header["base"]:
+                d = np.frombuffer(base[len(raw) : len(raw) + size], d.dtype) + d - d.dtype.type(BIAS[w])
+            chunk = d.tobytes()
+        assert xxhash.xxh3_64_intdigest(chunk) == number(body, 4, 8)
+        raw, left, body = raw + chunk, left - size, body[12 + n :]
+    assert not body
+    return raw
+
+
+# From manifest.md and store.md.
+
+
+def digest(dtype, shape, raw):
+    return blake3(f"{dtype} {','.join(map(str, shape))}\n".encode() + raw).hexdigest()
+
+
+def version(manifest):
+    pairs = [[line["name"], line["digest"]] for line in manifest["tensors"]]
+    return hashlib.sha256(canonical(sorted(pairs)).encode()).hexdigest()
+
+
+class Reader:
+    def __init__(self, repository):
+        self.objects = repository / ".git" / "wvc" / "objects"
+        self.base = document((repository / ".wvc" / "base.json").read_bytes())
+        self.needed_base = []
+
+    def line_of_base(self, kind, line):
+        (found,) = [other for other in self.base[kind] if other["name"] == line.get("of", line["name"])]
+        assert (found["dtype"], found["shape"]) == (line["dtype"], line["shape"])
+        return found
+
+    def get(self, kind, line):
+        if line["state"] == "same":
+            other = self.line_of_base(kind, line)
+            assert other["digest"] == line["digest"]
+            return self.get(kind, other)
+        data = (self.objects / line["object"][:2] / line["object"][2:]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == line["object"]
+        if "part" in line:
+            data = member(data, line["part"])
+        assert len(data) == line["size"]
+        header, body = parts(data, 1)
+        assert [header[key] for key in ("dtype", "shape", "codec")] == [
+            line[key] for key in ("dtype", "shape", "codec")
+        ]
+        base = None
+        if header["base"]:
+            assert line["state"] == "delta"
+            self.needed_base.append(line["name"])
+            base = self.get(kind, self.line_of_base(kind, line))
+        raw = decode(header, body, base)
+        assert digest(line["dtype"], line["shape"], raw) == line["digest"]
+        return raw
+
+    def rebuild(self, manifest):
+        """Return every file of the checkpoint, by path."""
+        tensors = {line["name"]: self.get("tensors", line) for line in manifest["tensors"]}
+        files = {line["name"]: self.get("files", line) for line in manifest["files"]}
+        for line in manifest["headers"]:
+            header = self.get("headers", line)
+            assert int.from_bytes(header[:8], "little") == len(header) - 8
+            places = {name: item["data_offsets"] for name, item in json.loads(header[8:]).items()}
+            files[line["name"]] = header + b"".join(tensors[name] for name in sorted(places, key=places.get))
+        return files
+
+
+@pytest.mark.parametrize(("task", "source"), [("support", "tuned"), ("raw", "plain"), (None, "base")])
+def test_every_file_is_rebuilt_by_the_pages_alone(folder, task, source):
+    reader = Reader(folder / "repo")
+    path = f"tasks/{task}.json" if task else "base.json"
+    manifest = document((folder / "repo" / ".wvc" / path).read_bytes())
+    assert (manifest["schema"], manifest["features"], manifest["task"]) == ("weightvc/manifest/1", [], task)
+    assert manifest["version"] == version(manifest)
+    assert manifest["base"] == (reader.base["version"] if task else None)
+    root = folder / source
+    assert reader.rebuild(manifest) == {
+        file.relative_to(root).as_posix(): file.read_bytes() for file in root.rglob("*") if file.is_file()
+    }
+
+
+def test_all_states_were_met(folder):
+    reader = Reader(folder / "repo")
+    manifest = document((folder / "repo" / ".wvc" / "tasks" / "support.json").read_bytes())
+    states = {line["name"]: (line["state"], line.get("of"), "part" in line) for line in manifest["tensors"]}
+    assert states == {
+        "bert.h.bias": ("same", "h.bias", False),
+        "bert.h.ids": ("delta", "h.ids", True),
+        "bert.h.norm": ("delta", "h.norm", True),
+        "bert.h.scale": ("delta", "h.scale", True),
+        "bert.h.weight": ("delta", "h.weight", False),
+        "none": ("whole", None, True),
+        "old": ("whole", None, True),
+        "score": ("whole", None, True),
+    }
+    reader.rebuild(manifest)
+    assert sorted(reader.needed_base) == ["bert.h.ids", "bert.h.norm", "bert.h.scale", "bert.h.weight"]
+    raw = document((folder / "repo" / ".wvc" / "tasks" / "raw.json").read_bytes())
+    (moved,) = [line for line in raw["tensors"] if line["state"] != "same"]
+    assert (moved["name"], moved["state"], moved["codec"]) == ("h.weight", "delta", "raw")
+    assert [line["state"] for line in raw["files"] + raw["headers"]] == ["same", "same"]
+    assert [line["state"] for line in manifest["files"]] == ["whole", "whole"]
+    assert {line["state"] for kind in ("tensors", "files", "headers") for line in reader.base[kind]} == {"whole"}
+
+
+def test_the_page_s_digests_are_of_what_it_says():
+    page = (FORMAT / "manifest.md").read_text()
+    (example,) = fences("manifest.md", "json")
+    shown = document(example.encode())
+    assert shown["version"] == version(shown)
+    preimage = fences("manifest.md", "")[0].rstrip("\n").encode()
+    assert f"the hash of these {len(preimage)} bytes" in page
+    assert hashlib.sha256(preimage).hexdigest() == shown["version"]
+    zeros = digest("F32", [2], bytes(8))
+    assert f"`F32 2\\n` and eight zero bytes, which gives `{zeros}`" in " ".join(page.split())
+    assert shown["tensors"][0]["digest"] == zeros
+
+
+# EXAMPLES: what the pages show is what the code writes and reads.
+
+CHECK = """
+import sys
+from weightvc.objects.config import Config
+from weightvc.objects.lock import Lock
+from weightvc.objects.manifest import Manifest
+from weightvc.objects.recipe import Recipe
+from weightvc.objects.removal import Removal
+
+kind = {"manifest": Manifest, "recipe": Recipe, "lock": Lock, "removal": Removal, "config": Config}[sys.argv[1]]
+parsed = kind.from_bytes(sys.stdin.buffer.read(), "example")
+sys.stdout.buffer.write(parsed.to_bytes())
+if kind is Recipe:
+    print(parsed.digest, file=sys.stderr)
+"""
+
+
+def fences(page, language):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (FORMAT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return [text for shown, text in found if shown == language]
+
+
+def parsed(kind, text):
+    return subprocess.run([sys.executable, "-c", CHECK, kind], input=text.encode(), capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("kind", ["manifest", "recipe", "lock", "removal", "config"])
+def test_the_example_is_as_the_code_writes_it(kind):
+    (example,) = fences(f"{kind}.md", "toml" if kind in ("recipe", "config") else "json")
+    assert parsed(kind, example).stdout.decode() == example
+
+
+@pytest.mark.parametrize("kind", ["manifest", "lock", "removal"])
+def test_the_page_tells_of_every_name(kind):
+    page = (FORMAT / f"{kind}.md").read_text()
+    example = document(fences(f"{kind}.md", "json")[0].encode())
+    lines = [item for value in example.values() if isinstance(value, list) for item in value if isinstance(item, dict)]
+    rows = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))))
+    mentioned = set(re.findall(r'"([a-z_]+)":…', page)) | {"task", "uuid", "version"}
+    assert {*example, *(name for line in lines for name in line)} <= rows | mentioned
+
+
+def test_the_recipe_s_digest_is_of_what_the_page_says():
+    (example,) = fences("recipe.md", "toml")
+    (preimage,) = fences("recipe.md", "")
+    assert (
+        parsed("recipe", example).stderr.decode().strip() == hashlib.sha256(preimage.rstrip("\n").encode()).hexdigest()
+    )
+
+
+def test_the_lock_s_digest_leaves_heads_out():
+    lock = document(fences("lock.md", "json")[0].encode())
+    pairs = [[line["name"], line["digest"]] for line in lock["tensors"] if not line["file"].startswith("heads/")]
+    assert hashlib.sha256(canonical(sorted(pairs)).encode()).hexdigest() == lock["digest"]
+
+
+def test_the_index_names_every_page():
+    listed = set(re.findall(r"^\| \[(\w+\.md)\]\(\1\) \|", (FORMAT / "README.md").read_text(), re.MULTILINE))
+    assert listed == {page.name for page in FORMAT.glob("*.md")} - {"README.md"}
