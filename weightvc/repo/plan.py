@@ -56,7 +56,7 @@ def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold
         Conflict: several tasks changed a tensor of integers, booleans or packed values in different ways, and the
             recipe does not say what to do about it.
     """
-    weights = method.coefficients([weighted.coefficient for weighted in recipe.tasks])
+    weights = method.coefficients([weighted.coefficient for weighted in recipe.tasks]) if tasks else ()
     tensors = tuple(_tensors(base, tasks, weights, recipe, method))
     heads = {at: tuple(e for e in task.tensors if e.state == "whole") for at, task in enumerate(tasks)}
     return Plan(tensors, weights, {at: entries for at, entries in heads.items() if entries})
