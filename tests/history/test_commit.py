@@ -448,6 +448,29 @@ def test_eight_processes_lose_nothing(repo):
 # interruptions
 
 
+def test_a_disk_that_fails_under_git_is_not_mistaken_for_a_race(repo, monkeypatch):
+    """git names its lock file in these errors too; trying again would hide that the disk is failing."""
+    real, calls = process.run, []
+
+    def run(directory, *arguments, **options):
+        calls.append(arguments[0])
+        if arguments[0] == broken:
+            raise GitFailed(broken, 128, "fatal: unable to write '.git/refs/heads/main.lock': Input/output error")
+        return real(directory, *arguments, **options)
+
+    monkeypatch.setattr(process, "run", run)
+    broken = "update-ref"
+    with pytest.raises(GitFailed, match=r"git update-ref failed .*Input/output error"):
+        commit(repo.git, plan(a="1"), "m")
+    assert calls.count("update-ref") == 1
+    broken = "update-index"
+    with pytest.raises(GitFailed, match=r"git update-index failed .*Input/output error"):
+        commit(repo.git, plan(a="1"), "m")
+    broken = ""
+    commit(repo.git, plan(a="1"), "m")
+    clean(repo)
+
+
 def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypatch):
     monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.1)
     lock = repo.path / ".git/index.lock"

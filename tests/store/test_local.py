@@ -2,11 +2,12 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from weightvc.store.local import LocalStore
-from weightvc.util.errors import Corrupt
+from weightvc.util.errors import Corrupt, Missing
 
 DATA = b"weights" * 1000
 OID = hashlib.sha256(DATA).hexdigest()
@@ -161,6 +162,17 @@ def test_other_system_errors_are_passed_on(store, monkeypatch):
         store.verify(OID)
 
 
+def test_a_scratch_store_adopts_objects(store, tmp_path, file_of):
+    scratch = LocalStore(tmp_path / "wvc/scratch", store.tmp)
+    store.put([DATA])
+    scratch.adopt(store, OID)
+    assert list(scratch.ids()) == [OID]
+    assert os.path.samefile(file_of(scratch, OID), file_of(store, OID))
+    with pytest.raises(Missing, match=f"object {'0' * 64} is not in the store") as caught:
+        scratch.adopt(store, "0" * 64)
+    assert caught.value.hint == "run wvc fsck"
+
+
 def test_bytes_then_name_then_directories(store, record):
     """The order that makes an acknowledged object survive a power cut."""
     steps = record()
@@ -239,6 +251,20 @@ def test_a_failure_at_any_step_leaves_the_old_state_or_the_new(tmp_path, record,
         store.put([DATA])
         store.sync()
         store.verify(OID)
+
+
+def test_the_page_tells_how_to_check_a_store(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/format/store.md").read_text()
+    script = page.split("```sh\n")[1].split("```")[0]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    store = LocalStore(tmp_path / ".git/wvc/objects", tmp_path / ".git/wvc/tmp")
+    for data in (DATA, b"", b"x"):
+        store.put([data])
+    assert subprocess.run(["sh", "-c", script], cwd=tmp_path, check=False).returncode == 0
+    (store.root / OID[:2] / OID[2:]).write_bytes(b"damaged")
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{OID[:2]}/{OID[2:]}: FAILED" in done.stdout
 
 
 def test_no_torch():

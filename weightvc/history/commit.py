@@ -120,7 +120,7 @@ def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
         subject = message.strip().splitlines()[0]
         process.run(git.work_tree, "update-ref", "-m", f"wvc: {subject}", "HEAD", made, tip or "0" * len(made))
     except GitFailed as error:
-        if git.head() == tip and ".lock'" not in error.stderr:
+        if git.head() == tip and "File exists" not in error.stderr:  # neither moved nor locked by somebody else
             raise
         return str(error)
     finally:

@@ -144,7 +144,7 @@ def _write_index(git: GitDir, lines: bytes) -> None:
         try:
             process.run(git.work_tree, "update-index", "-z", "--index-info", stdin=lines, settings=settings)
         except GitFailed as error:
-            if "index.lock" not in error.stderr or time.monotonic() > deadline:
+            if "File exists" not in error.stderr or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:

@@ -1,0 +1,28 @@
+import pytest
+
+from weightvc.util.text import listed, printable
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("layer.0.weight", "layer.0.weight"),
+        ("größe 大", "größe 大"),
+        ("a\x1b[2Jb", "a\\u001b[2Jb"),
+        ("a\nb\0", "a\\u000ab\\u0000"),
+        ("x\u202egnp", "x\\u202egnp"),
+        ("\u2066\u2069\u200e\u200f", "\\u2066\\u2069\\u200e\\u200f"),
+        ("\x9b", "\\u009b"),
+        ("\ud800", "\\ud800"),
+        ("", ""),
+    ],
+)
+def test_control_and_bidi_characters_are_escaped(name, shown):
+    assert printable(name) == shown
+
+
+def test_lists_are_cut_at_ten():
+    assert listed([]) == ""
+    assert listed(["a", "b\x1b"]) == "a, b\\u001b"
+    assert listed([str(n) for n in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
