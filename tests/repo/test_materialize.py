@@ -205,7 +205,7 @@ def test_a_task_that_changed_nothing_adds_nothing(two, templates, models, tmp_pa
     models.assert_same(models.read(tmp_path / "after"), models.read(tmp_path / "before"))
 
 
-def test_a_coefficient_of_zero_leaves_a_task_out(two, models, templates, tmp_path):
+def test_a_coefficient_of_zero_leaves_a_task_out(two, models, tmp_path):
     done = two.json("checkout", "--tasks", "alpha=0,beta=0", "-o", tmp_path / "out")
 
     models.assert_same(models.read(tmp_path / "out"), models.base())

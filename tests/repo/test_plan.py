@@ -177,5 +177,5 @@ def test_a_method_without_tasks_is_asked_for_no_coefficients():
 
 
 def test_coefficients_that_a_method_cannot_use():
-    with pytest.raises(UsageError, match="sum to 0.0"):
+    with pytest.raises(UsageError, match=r"sum to 0\.0"):
         make(manifest(same(W)), manifest(same(W)), weights=["t0=1", "t1=-1"], method="linear")

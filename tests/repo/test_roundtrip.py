@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from weightvc.checkpoint.writer import Layout, Writer
 from weightvc.objects.tensors import BITS, TensorSpec

@@ -4,12 +4,13 @@ All heavy work of `init` and `add` is here. Memory is bounded by the tensors in 
 is mapped from its file and the base tensor decoded whole.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import container, values
-from weightvc.delta.codec import encode
+from weightvc.delta.codec import codec_named, encode
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorSpec, tensor_digest
 from weightvc.repo.decode import SPAN, Reader, Section
@@ -18,6 +19,8 @@ from weightvc.util import parallel
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
+
+T = TypeVar("T")
 
 SMALL = 64 * 2**10
 """Tensors of up to this many raw bytes share bundle objects."""
@@ -49,7 +52,6 @@ class _Piece:
     section: Section
     entry: Entry
     small: bytes | None
-    nonfinite: int
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,9 @@ class _Taker:
     def __call__(self, item: _Item) -> _Piece:
         spec, partner = item.spec, item.partner
         data = self._read(item)
-        nonfinite = self._check(spec, data) if item.section == "tensors" else 0
         digest = tensor_digest(spec.dtype, spec.shape, data)
         if partner is not None and partner.digest == digest:
-            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name), None, nonfinite)
+            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name), None)
         base = None
         entry = Entry(spec, digest, "whole")
         if (
@@ -90,10 +91,10 @@ class _Taker:
             entry = Entry(spec, digest, "delta", partner.spec.name)
         chunks = encode(spec, data, base, self._options.codec)
         if spec.nbytes <= SMALL:
-            return _Piece(item.section, entry, b"".join(chunks), nonfinite)
+            return _Piece(item.section, entry, b"".join(chunks))
         stored = self._store.put(chunks)
         place = Place(self._options.codec, stored.object, stored.size)
-        return _Piece(item.section, replace(entry, place=place), None, nonfinite)
+        return _Piece(item.section, replace(entry, place=place), None)
 
     def _read(self, item: _Item) -> memoryview:
         name = item.spec.name
@@ -105,7 +106,9 @@ class _Taker:
             case "headers":
                 return memoryview(self._checkpoint.headers[name])
 
-    def _check(self, spec: TensorSpec, data: memoryview) -> int:
+    def check(self, item: _Item) -> int:
+        """Refuse a tensor whose values cannot be right, and return how many are not finite."""
+        spec, data = item.spec, self._read(item)
         spans = [data[at : at + SPAN] for at in range(0, len(data), SPAN)]
         where = f"{self._checkpoint.path}: tensor {printable(spec.name)}"
         if spec.dtype == "BOOL" and any(values.count_bad_bools(span) for span in spans):
@@ -140,18 +143,17 @@ def take(
 
     Raises:
         BadInput: a tensor holds non-finite values or bytes that are no booleans.
+        Unsupported: no such codec.
     """
     items = sorted(_items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
     reader = None if base is None else Reader(store, base)
     taker = _Taker(checkpoint, reader, store, options)
 
-    def job(item: _Item) -> _Piece:
-        piece = taker(item)
-        progress.advance(item.spec.nbytes)
-        return piece
-
-    with progress.stage(f"Storing {checkpoint.path.name}", sum(item.spec.nbytes for item in items)):
-        pieces = parallel.run(job, items, options.jobs)
+    # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
+    codec_named(options.codec)
+    tensors = [item for item in items if item.section == "tensors"]
+    nonfinite = sum(_run(f"Checking {checkpoint.path.name}", taker.check, tensors, options.jobs, progress))
+    pieces = _run(f"Storing {checkpoint.path.name}", taker, items, options.jobs, progress)
     pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
     entries = list(_bundled(pieces, store, options.codec))
     store.sync()
@@ -159,7 +161,17 @@ def take(
         section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
         for section in ("tensors", "files", "headers")
     }
-    return Snapshot(lists["tensors"], lists["files"], lists["headers"], sum(piece.nonfinite for piece in pieces))
+    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite)
+
+
+def _run(label: str, work: Callable[[_Item], T], items: Sequence[_Item], jobs: int, progress: Progress) -> list[T]:
+    def job(item: _Item) -> T:
+        done = work(item)
+        progress.advance(item.spec.nbytes)
+        return done
+
+    with progress.stage(label, sum(item.spec.nbytes for item in items)):
+        return parallel.run(job, items, jobs)
 
 
 def _items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, str]) -> Iterator[_Item]:
