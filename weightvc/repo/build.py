@@ -19,10 +19,11 @@ from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo import resolve
 from weightvc.repo.decode import Reader
-from weightvc.repo.materialize import DTYPES, Materializer
+from weightvc.repo.materialize import Materializer
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request, Resolved
+from weightvc.repo.vectors import DTYPES
 from weightvc.util import fsio, parallel
 from weightvc.util.errors import Corrupt, Unsupported
 from weightvc.util.progress import SILENT, Progress

@@ -12,7 +12,7 @@ from weightvc.objects.store import ObjectStore
 from weightvc.util.errors import Corrupt
 from weightvc.util.text import printable
 
-SPAN = 8 * CHUNK
+SPAN = 2 * CHUNK
 """Raw bytes that streaming work holds of one tensor at a time."""
 
 Section: TypeAlias = Literal["tensors", "files", "headers"]
@@ -49,10 +49,14 @@ class Decoder:
     def spans(self) -> Iterator[tuple[int, memoryview]]:
         """Return the tensor's bytes as (offset, span) pairs; each span's buffer is reused for the next."""
         total = self.entry.spec.nbytes
-        buffer = memoryview(bytearray(min(SPAN, total)))
+        buffer, base = (memoryview(bytearray(min(SPAN, total))) for _ in range(2))
         for offset in range(0, total, SPAN):
             span = buffer[: min(SPAN, total - offset)]
-            self.read_into(span, offset)
+            held = None
+            if self.encoded is not None and self.encoded.needs_base and self.base is not None:
+                held = base[: len(span)]
+                self.base.read_into(held, offset)
+            self.read_into(span, offset, held)
             yield offset, span
 
     def read(self) -> memoryview:

@@ -23,13 +23,11 @@ from torch import Tensor
 
 from weightvc.merge import linalg
 from weightvc.merge.method import Fold
-from weightvc.repo.decode import SPAN, Decoder, Reader
+from weightvc.repo.decode import Reader
 from weightvc.repo.plan import Plan, TensorPlan
+from weightvc.repo.vectors import DTYPES, Vectors, Workspace
 from weightvc.util import fsio, parallel
 from weightvc.util.progress import Progress
-
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""The torch dtypes of mergeable tensors."""
 
 _F64 = 8
 
@@ -60,6 +58,7 @@ class Materializer:
         self.plan = plan
         self._method = method
         self.device = torch.device(device)
+        self._workspace = Workspace(self.device)
         self._scratch = scratch
         self._jobs = jobs
         self._folded: Mapping[tuple[str, ...], _Folded] = {}
@@ -138,30 +137,33 @@ class Materializer:
                 offset += len(data)
 
     def _sums(self, plan: TensorPlan) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Return (base, accumulated sum) span by span, both float64 and one-dimensional."""
+        """Return (base, accumulated sum) span by span, both float64 and one-dimensional, each valid until the next."""
+        vectors = self._vectors(plan)
         if self._file is None or plan.names not in self._kept:
-            for base, vectors in self._vectors(plan):
+            for base in vectors.spans():
                 yield base, self._fold(vectors)
             return
         at = self._kept[plan.names]
-        for base in self._bases(plan):
+        for base in vectors.spans():
             data = bytearray(os.pread(self._file.fileno(), base.numel() * _F64, at))
             at += len(data)
             yield base, torch.frombuffer(data, dtype=torch.float64).to(self.device)
 
-    def _fold(self, vectors: Iterator[Tensor], squares: list[float] | None = None) -> Tensor | None:
-        """Fold one span's task vectors, adding each one's squared norm to ``squares`` if given."""
+    def _fold(self, vectors: Vectors, squares: list[float] | None = None) -> Tensor | None:
+        """Fold the current span's task vectors, adding each one's squared norm to ``squares`` if given."""
         total: Tensor | None = None
-        for at, vector in enumerate(vectors):
+        for at in range(len(vectors)):
+            vector = vectors.vector(at, self._workspace.beside(total))
             if squares is not None:
                 squares[at] += _square(vector)
             total = self._method.step(total, vector, project=False).state
         return total
 
     def _measure(self, plan: TensorPlan) -> _Folded:
-        squares = [0.0] * len(plan.sources)
+        vectors = self._vectors(plan)
+        squares = [0.0] * len(vectors)
         merged = 0.0
-        for _, vectors in self._vectors(plan):
+        for _ in vectors.spans():
             total = self._fold(vectors, squares)
             merged += 0.0 if total is None else _square(total)
         return _Folded(tuple(squares), merged)
@@ -169,61 +171,32 @@ class Materializer:
     def _project(self, plan: TensorPlan) -> _Folded:
         squares: list[float] = []
         ranks: list[int] = []
-        first = self._whole(plan, 0)
-        squares.append(_square(first))
-        total = self._method.step(None, first, project=True).state
-        del first
-        for at in range(1, len(plan.sources)):
+        total: Tensor | None = None
+        for at in range(len(plan.sources)):
             vector = self._whole(plan, at)
             squares.append(_square(vector))
             total, rank = self._method.step(total, vector, project=True)
             del vector
             if rank is not None:
                 ranks.append(rank)
-        if self._file is not None:
-            self._file.pwrite(_raw(total), self._kept[plan.names])
+        if self._file is None or total is None:
+            raise RuntimeError(f"{plan.names}: a projected tensor has sources and a place in the scratch file")
+        self._file.pwrite(_raw(total), self._kept[plan.names])
         return _Folded(tuple(squares), _square(total), tuple(ranks))
 
     def _whole(self, plan: TensorPlan, at: int) -> Tensor:
         """Return one weighted task vector as a float64 matrix, filled span by span."""
-        one = TensorPlan(plan.names, plan.spec, plan.rule, plan.base, plan.sources[at : at + 1])
+        vectors = self._vectors(plan)
         flat = torch.empty(plan.spec.elements, dtype=torch.float64, device=self.device)
         done = 0
-        for _, vectors in self._vectors(one):
-            for vector in vectors:
-                flat[done : done + vector.numel()] = vector
-                done += vector.numel()
+        for base in vectors.spans():
+            vectors.vector(at, flat[done : done + base.numel()])
+            done += base.numel()
         return flat.view(plan.spec.shape)
 
-    def _bases(self, plan: TensorPlan) -> Iterator[Tensor]:
-        decoder = self._reader.open(plan.base)
-        for _, span in decoder.spans():
-            yield self._numbers(decoder, span)
-
-    def _vectors(self, plan: TensorPlan) -> Iterator[tuple[Tensor, Iterator[Tensor]]]:
-        """Return (base, weighted task vectors of the sources) span by span, float64 and one-dimensional.
-
-        The vectors come one at a time, so that memory does not grow with the number of tasks.
-        """
-        base = self._reader.open(plan.base)
+    def _vectors(self, plan: TensorPlan) -> Vectors:
         sources = [(self.plan.weights[at], self._reader.open(entry)) for at, entry in plan.sources]
-        buffer = memoryview(bytearray(min(SPAN, base.entry.spec.nbytes)))
-        for offset, span in base.spans():
-            start = self._numbers(base, span)
-            yield start, self._differences(sources, offset, span, start, buffer[: len(span)])
-
-    def _differences(
-        self, sources: Sequence[tuple[float, Decoder]], offset: int, span: memoryview, start: Tensor, out: memoryview
-    ) -> Iterator[Tensor]:
-        for weight, source in sources:
-            source.read_into(out, offset, span)
-            vector = self._numbers(source, out).sub_(start)
-            yield vector if weight == 1.0 else vector.mul_(weight)
-
-    def _numbers(self, decoder: Decoder, data: memoryview) -> Tensor:
-        """Return raw bytes as float64 numbers on the device, never sharing memory with ``data``."""
-        numbers = torch.frombuffer(data, dtype=DTYPES[decoder.entry.spec.dtype])
-        return numbers.to(self.device, torch.float64, copy=True)
+        return Vectors(self._reader.open(plan.base), sources, self._workspace)
 
 
 def _square(vector: Tensor) -> float:

@@ -1,0 +1,94 @@
+"""One tensor's base and task vectors, span by span, in buffers that each thread allocates once.
+
+A span is decoded to raw bytes and widened to float64 in place. Allocating afresh for every span would leave the heap
+of each thread fragmented, at several times what is in use.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from weightvc.repo.decode import SPAN, Decoder
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The torch dtypes of mergeable tensors."""
+
+_WIDEST = SPAN // 2
+"""Elements of a span of the narrowest mergeable dtype."""
+
+
+class _Buffers(threading.local):
+    """A thread's raw spans (of the base and of a task) and its float64 spans: the base, and two to fold with."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.raw = (memoryview(bytearray(SPAN)), memoryview(bytearray(SPAN)))
+        self.base = torch.empty(_WIDEST, dtype=torch.float64, device=device)
+        self.fold = tuple(torch.empty(_WIDEST, dtype=torch.float64, device=device) for _ in range(2))
+
+
+class Workspace:
+    """The buffers of all threads that compute on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._buffers = _Buffers(device)
+
+    @property
+    def raw(self) -> tuple[memoryview, memoryview]:
+        """Two raw spans of this thread."""
+        return self._buffers.raw
+
+    @property
+    def base(self) -> Tensor:
+        """A float64 span of this thread for the base."""
+        return self._buffers.base
+
+    def beside(self, taken: Tensor | None) -> Tensor:
+        """Return a float64 span of this thread that shares no memory with ``taken``."""
+        first, second = self._buffers.fold
+        return second if taken is not None and taken.data_ptr() == first.data_ptr() else first
+
+
+class Vectors:
+    """The base and the weighted task vectors of one tensor.
+
+    Args:
+        base: The base tensor.
+        sources: The tasks' tensors with the factor of each task vector.
+        workspace: Where spans are computed; used by one thread for one tensor at a time.
+    """
+
+    def __init__(self, base: Decoder, sources: Sequence[tuple[float, Decoder]], workspace: Workspace) -> None:
+        self._base = base
+        self._sources = sources
+        self._workspace = workspace
+        self._offset = 0
+        self._span = workspace.raw[0][:0]
+        self._start = workspace.base[:0]
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def spans(self) -> Iterator[Tensor]:
+        """Return the base's spans in order, float64 and one-dimensional, each valid until the next."""
+        total = self._base.entry.spec.nbytes
+        for self._offset in range(0, total, SPAN):
+            self._span = self._workspace.raw[0][: min(SPAN, total - self._offset)]
+            self._base.read_into(self._span, self._offset)
+            self._start = self._widen(self._base, self._span, self._workspace.base)
+            yield self._start
+
+    def vector(self, at: int, out: Tensor) -> Tensor:
+        """Return the weighted task vector of source ``at`` over the current span, in the memory of ``out``."""
+        weight, source = self._sources[at]
+        raw = self._workspace.raw[1][: len(self._span)]
+        source.read_into(raw, self._offset, self._span)
+        vector = self._widen(source, raw, out).sub_(self._start)
+        return vector if weight == 1.0 else vector.mul_(weight)
+
+    @staticmethod
+    def _widen(decoder: Decoder, data: memoryview, out: Tensor) -> Tensor:
+        numbers = torch.frombuffer(data, dtype=DTYPES[decoder.entry.spec.dtype])
+        return out[: numbers.numel()].copy_(numbers)
