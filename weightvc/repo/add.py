@@ -13,7 +13,7 @@ from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta import values
 from weightvc.delta.codec import CHUNK
 from weightvc.objects.ids import Version, task_name
-from weightvc.objects.manifest import Manifest, Parent
+from weightvc.objects.manifest import TIME, Manifest, Parent
 from weightvc.objects.tensors import MERGED
 from weightvc.repo import snapshot, stage
 from weightvc.repo.align import Alignment, align
@@ -31,7 +31,6 @@ Fine-tunes measure well below; unrelated checkpoints of one architecture about 1
 """
 
 _SAMPLED_CHUNKS = 4
-_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,9 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
     times = [m.added for m in (*state.tasks.values(), *staged.values()) if m.added is not None]
     now = datetime.now(UTC)
     if times:
-        newest = datetime.strptime(max(times), _TIME).replace(tzinfo=UTC)
+        newest = datetime.strptime(max(times), TIME).replace(tzinfo=UTC)
         now = max(now, newest + timedelta(microseconds=1))
-    return str(uuid.uuid4()), now.strftime(_TIME)
+    return str(uuid.uuid4()), now.strftime(TIME)
 
 
 def _lineage(state: State, sources: Sequence[str]) -> tuple[Parent, ...]:

@@ -62,4 +62,4 @@ def _prefixes(long: Mapping[str, TensorSpec], short: Mapping[str, TensorSpec]) -
 def _rename(name: str, side: str, prefix: str) -> str:
     if side == "base":
         return prefix + name
-    return name.removeprefix(prefix) if side == "task" and name.startswith(prefix) else name
+    return name.removeprefix(prefix) if name.startswith(prefix) else ""
