@@ -33,8 +33,10 @@ class Context:
 
     def repository(self) -> "Handle":
         """Open the repository of the current directory; :class:`NotARepository` if there is none."""
-        git: Handle = import_module("weightvc.repo.repository").open_handle(Path())
-        return git
+        found: Handle
+        found, warnings = import_module("weightvc.repo.repository").open_handle(Path())
+        self.note(warnings, "warning")
+        return found
 
     def progress(self) -> Progress:
         """Return bars on a terminal's standard error; silence when piped, in CI, or under ``--json`` or ``-q``."""

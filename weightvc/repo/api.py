@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from weightvc import repo
-from weightvc.history.git import discover
 from weightvc.objects.recipe import Mismatch, Scalar
-from weightvc.repo.repository import Handle, handle
+from weightvc.repo.repository import Handle, open_handle
 from weightvc.util import parallel
 from weightvc.util.progress import SILENT, Progress
 
@@ -57,7 +56,7 @@ class Repository(Handle):
         Raises:
             NotARepository: there is none, or git alone.
         """
-        found = handle(discover(Path(path)))
+        found, _ = open_handle(Path(path))
         repo.state.load(found)
         return cls(found.git, found.store)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightvc.history import refresh
 from weightvc.history.git import GitDir, discover
 from weightvc.store.local import LocalStore
 
@@ -60,6 +61,14 @@ def handle(git: GitDir) -> Handle:
     return Handle(git, LocalStore(local / "objects", local / "tmp"))
 
 
-def open_handle(path: Path) -> Handle:
-    """Return the handle of the repository that ``path`` lies in; :class:`NotARepository` if there is none."""
-    return handle(discover(path))
+def open_handle(path: Path) -> tuple[Handle, tuple[str, ...]]:
+    """Open the repository that ``path`` lies in, after finishing what a killed commit may have left.
+
+    Returns:
+        The handle, and warnings if something could not be finished.
+
+    Raises:
+        NotARepository: there is none.
+    """
+    git = discover(path)
+    return handle(git), refresh.recover(git)
