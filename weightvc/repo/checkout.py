@@ -1,5 +1,6 @@
 """Checkout: a recipe → a model directory with its lock."""
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,7 +72,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     begun = time.monotonic()
     resolved = resolve.resolve(repo, request)
     device = devices.find(options.device)
-    directory = (options.output or repo.git.work_tree / DEFAULT_OUTPUT).absolute()
+    directory = Path(os.path.abspath(options.output or repo.git.work_tree / DEFAULT_OUTPUT))
+    output.check_apart(repo, directory)
     output.check_free(directory, force=options.force)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder.plan(), directory, options.jobs)

@@ -9,7 +9,7 @@ from weightvc.repo import stage
 from weightvc.repo.repository import BASE, TRACKED, Handle
 from weightvc.repo.state import load
 from weightvc.util import parallel
-from weightvc.util.errors import NotARepository, WeightvcError
+from weightvc.util.errors import NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -44,6 +44,10 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     """Check every manifest that a ref, HEAD or the stage holds, and every object that one refers to.
 
     Objects are checked for presence and size, and with ``full`` read and compared with their ids.
+
+    Raises:
+        NotARepository: HEAD has no `.wvc`.
+        Unsupported: something is in a newer format, which says nothing about damage.
     """
     manifests, findings = _manifests(repo)
     findings += _head(repo)
@@ -77,6 +81,8 @@ def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]
     for path, data in files:
         try:
             manifest = Manifest.from_bytes(data, path)
+        except Unsupported:
+            raise
         except WeightvcError as error:
             findings.append(Finding("manifest", path, (), error.what))
         else:
@@ -87,7 +93,7 @@ def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]
 def _head(repo: Handle) -> list[Finding]:
     try:
         state = load(repo)
-    except NotARepository:
+    except (NotARepository, Unsupported):
         raise
     except WeightvcError as error:
         return [Finding("manifest", "HEAD", (), error.what)]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from weightvc.history.git import LogEntry
 from weightvc.objects.ids import task_name
 from weightvc.repo.repository import TRACKED, Handle, task_path
 from weightvc.repo.state import load
@@ -24,22 +25,33 @@ class LogLine:
 
 
 def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | None = None) -> Iterator[LogLine]:
-    """Return the commits that touched wvc's files, or one task's manifest, newest first."""
-    load(repo, rev)
+    """Return the commits that touched wvc's files, or one task's manifest, newest first.
+
+    Raises:
+        NotFound: no commit ever had a task of that name.
+    """
+    state = load(repo, rev)
     paths = [f"{TRACKED}/"] if task is None else [task_path(task_name(task))]
-    for entry in repo.git.log(rev, paths, limit):
-        after = _tasks(repo, entry.commit)
-        before = _tasks(repo, entry.parents[0]) if entry.parents else {}
-        yield LogLine(
-            commit=entry.commit,
-            time=datetime.fromtimestamp(entry.time, UTC).isoformat(),
-            author=entry.author,
-            subject=entry.subject,
-            parents=entry.parents,
-            added=tuple(sorted(after.keys() - before.keys())),
-            changed=tuple(sorted(n for n in after.keys() & before.keys() if after[n] != before[n])),
-            removed=tuple(sorted(before.keys() - after.keys())),
-        )
+    entries = list(repo.git.log(rev, paths, limit))
+    if task is not None and not entries:
+        state.task(task)
+    return (line(repo, entry) for entry in entries)
+
+
+def line(repo: Handle, entry: LogEntry) -> LogLine:
+    """Return what a commit did to tasks."""
+    after = _tasks(repo, entry.commit)
+    before = _tasks(repo, entry.parents[0]) if entry.parents else {}
+    return LogLine(
+        commit=entry.commit,
+        time=datetime.fromtimestamp(entry.time, UTC).isoformat(),
+        author=entry.author,
+        subject=entry.subject,
+        parents=entry.parents,
+        added=tuple(sorted(after.keys() - before.keys())),
+        changed=tuple(sorted(n for n in after.keys() & before.keys() if after[n] != before[n])),
+        removed=tuple(sorted(before.keys() - after.keys())),
+    )
 
 
 def lineage(repo: Handle, rev: str = "HEAD") -> dict[str, tuple[str, ...]]:

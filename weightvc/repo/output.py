@@ -9,7 +9,7 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
-from weightvc.repo.repository import Handle
+from weightvc.repo.repository import TRACKED, Handle
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, NotFound, WeightvcError
 from weightvc.util.text import listed
@@ -26,6 +26,14 @@ def read_lock(directory: Path) -> Lock:
     if not fsio.is_regular(path):
         raise NotFound(f"{directory}: no {locks.NAME} here", "name a directory that `wvc checkout` wrote")
     return Lock.from_bytes(path.read_bytes(), str(path))
+
+
+def check_apart(repo: Handle, directory: Path) -> None:
+    """Raise :class:`Conflict` if replacing ``directory`` would replace the repository, or something within it."""
+    real = directory.resolve()
+    own = (repo.git.git_dir, repo.git.common_dir, repo.git.work_tree / TRACKED)
+    if repo.git.work_tree.is_relative_to(real) or any(p.is_relative_to(real) or real.is_relative_to(p) for p in own):
+        raise Conflict(f"{directory} holds the repository, or is part of it", "name another one with -o DIR")
 
 
 def check_free(directory: Path, *, force: bool) -> None:

@@ -8,10 +8,11 @@ from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
+from weightvc.repo import device as devices
 from weightvc.repo import stage
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
-from weightvc.repo.state import State, load, load_commit
+from weightvc.repo.state import State, has_wvc, load, load_commit
 from weightvc.util.errors import Conflict, NotFound, RequestError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
@@ -56,7 +57,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     Raises:
         NotFound: neither a task nor a revision.
         Conflict: other tasks derive from it, and neither ``cascade`` nor ``keep_derived`` is set.
-        RequestError: the revision added no task that is still here.
+        RequestError: the revision added no task that is still here; or there is no such device.
     """
     before = load(repo)
     names = _named(repo, before, target)
@@ -71,6 +72,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     result = Reverted(None, names[0], tuple(gone), recipes, tuple(kept), (), None)
     if options.dry_run:
         return result
+    device = devices.find(options.device) if options.rebuild else ""
     message = options.message or f"wvc revert: take out {listed(gone)}"
     at = datetime.now(UTC).isoformat()
     done = commits.commit(repo.git, lambda tip: _changes(load_commit(repo, str(tip)), gone, kept, options, at), message)
@@ -79,7 +81,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     warnings = list(done.warnings)
     if options.rebuild:
         removed = [before.tasks[name] for name in gone]
-        work = Rebuild(repo, load_commit(repo, done.commit), removed, options.device, options.jobs)
+        work = Rebuild(repo, load_commit(repo, done.commit), removed, device, options.jobs)
         rebuilt = tuple(work.run({name: before.recipes[name] for name in recipes}, before.default_recipe(), progress))
         result = replace(result, rebuilt=rebuilt)
         warnings += work.warnings
@@ -94,9 +96,10 @@ def _named(repo: Handle, state: State, target: str) -> list[str]:
     except NotFound:
         state.task(target)
         raise
+    after = load(repo, commit).tasks
     parents = repo.git.parents(commit)
-    earlier = load_commit(repo, parents[0]).tasks if parents else {}
-    added = [n for n, m in load_commit(repo, commit).tasks.items() if n not in earlier and _same(state, n, m)]
+    earlier = load_commit(repo, parents[0]).tasks if parents and has_wvc(repo, parents[0]) else {}
+    added = [name for name, task in after.items() if name not in earlier and _same(state, name, task)]
     if not added:
         raise RequestError(
             f"{target} added no task that is still here", "name a task, or undo other commits with `git revert`"

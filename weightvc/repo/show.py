@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from weightvc.objects.ids import is_task_name
-from weightvc.repo.log import LogLine, log
+from weightvc.repo import log
+from weightvc.repo.log import LogLine
 from weightvc.repo.repository import Handle
 from weightvc.repo.state import State, load
 from weightvc.repo.status import TaskLine, line
@@ -59,7 +60,7 @@ def show(repo: Handle, name: str) -> ShownTask | ShownRevision:
         if is_task_name(name):
             state.task(name)
         raise
-    commit = next(log(repo, rev=state.commit, limit=1))
+    commit = log.line(repo, next(repo.git.log(state.commit, max_count=1)))
     tasks = tuple(line(task) for task in state.tasks.values())
     return ShownRevision(commit, state.base.version, state.config.method, tasks, tuple(sorted(state.recipes)))
 

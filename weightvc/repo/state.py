@@ -53,7 +53,15 @@ def load(repo: Handle, rev: str = "HEAD") -> State:
     """
     if rev == "HEAD" and repo.git.head() is None:
         raise _no_wvc(repo)
-    return load_commit(repo, repo.git.resolve(rev))
+    commit = repo.git.resolve(rev)
+    if rev != "HEAD" and not has_wvc(repo, commit):
+        raise NotFound(f"revision {printable(rev)} has no weightvc", "`wvc log` shows the revisions that have")
+    return load_commit(repo, commit)
+
+
+def has_wvc(repo: Handle, commit: str) -> bool:
+    """Tell whether a commit has the tracked files at all."""
+    return CONFIG in repo.git.read_tree(commit, CONFIG)
 
 
 def load_commit(repo: Handle, commit: str) -> State:
