@@ -1,19 +1,20 @@
 """From what a user names to what will be built: revision, recipe, pinned tasks, method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightvc.merge import table
 from weightvc.merge.method import Fold
 from weightvc.objects.ids import is_task_name
+from weightvc.objects.lock import Lock
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Mismatch, Recipe, Scalar, parse_tasks
 from weightvc.objects.tensors import MERGED
 from weightvc.repo import stage
 from weightvc.repo.repository import Handle, recipe_path, task_path
-from weightvc.repo.state import State, load
-from weightvc.util.errors import NotFound, UsageError
+from weightvc.repo.state import State, load, load_commit
+from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, printable
 
 
@@ -75,6 +76,32 @@ def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
         if weighted.task not in state.tasks and staged.get(task_path(weighted.task)):
             raise NotFound(f"task {weighted.task} is staged but not committed", "run `wvc commit -m MESSAGE` first")
     return Resolved(state, recipe, method, tuple(state.task(weighted.task) for weighted in recipe.tasks))
+
+
+def pinned(repo: Handle, lock: Lock, without: Collection[str] = ()) -> Resolved:
+    """Return a lock's recipe, less the tasks ``without``, on the very task versions that it pins.
+
+    They come from HEAD, or from the commit that the lock names if HEAD does not have them all.
+
+    Raises:
+        NotFound: neither has them.
+    """
+    recipe = lock.recipe.without(without)
+    wanted = {task.task: task.version for task in lock.tasks if task.task not in without}
+    for rev in ("HEAD", lock.commit):
+        try:
+            state = load(repo) if rev == "HEAD" else load_commit(repo, repo.git.resolve(rev))
+        except WeightvcError:
+            continue
+        held = {name: state.tasks[name].version for name in wanted if name in state.tasks}
+        if held == wanted and state.base.version == lock.base:
+            tasks = tuple(state.tasks[weighted.task] for weighted in recipe.tasks)
+            return Resolved(state, recipe, table.create(recipe.method, recipe.params), tasks)
+    names = ", ".join(printable(name) for name in wanted) or "the base"
+    raise NotFound(
+        f"this repository does not have the versions that the lock pins ({names}) at HEAD or at {lock.commit[:12]}",
+        "fetch the commit with git, or run it in the repository that wrote the directory",
+    )
 
 
 def _recipe(repo: Handle, state: State, request: Request) -> Recipe:

@@ -5,23 +5,21 @@ from pathlib import Path
 
 from weightvc.checkpoint.files import map_file
 from weightvc.checkpoint.header import Header, parse_header
-from weightvc.merge import table
 from weightvc.merge.fingerprint import fingerprint
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Digest
 from weightvc.objects.lock import Lock, TensorLine
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import device as devices
-from weightvc.repo import output
+from weightvc.repo import output, resolve
 from weightvc.repo import plan as plans
 from weightvc.repo.build import Builder
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Resolved
-from weightvc.repo.state import State, load, load_commit
 from weightvc.util import fsio, parallel
-from weightvc.util.errors import BadInput, NotFound, WeightvcError
+from weightvc.util.errors import BadInput, NotFound
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def _weights(
 
 
 def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress) -> Check:
-    resolved = _pinned(repo, lock)
+    resolved = resolve.pinned(repo, lock)
     builder = Builder(repo, resolved, device=device, jobs=jobs)
     again = {line.name: line.digest for line in builder.digests(progress).tensors}
     again |= {f"{task} {name}": digest for task, name, digest in _heads(resolved, builder)}
@@ -144,25 +142,3 @@ def _heads(resolved: Resolved, builder: Builder) -> list[tuple[str, str, Digest]
         for at, entries in plan.heads.items()
         for entry in entries
     ]
-
-
-def _pinned(repo: Handle, lock: Lock) -> Resolved:
-    """Return the lock's recipe on the task versions that it pins, from HEAD or from the commit that it names."""
-    for rev in ("HEAD", lock.commit):
-        try:
-            state = load(repo) if rev == "HEAD" else load_commit(repo, repo.git.resolve(rev))
-        except WeightvcError:
-            continue
-        if _has(state, lock):
-            tasks = tuple(state.tasks[task.task] for task in lock.tasks)
-            return Resolved(state, lock.recipe, table.create(lock.recipe.method, lock.recipe.params), tasks)
-    names = ", ".join(printable(task.task) for task in lock.tasks) or "the base"
-    raise NotFound(
-        f"this repository does not have the versions that the lock pins ({names}) at HEAD or at {lock.commit[:12]}",
-        "fetch the commit with git, or run it in the repository that wrote the directory",
-    )
-
-
-def _has(state: State, lock: Lock) -> bool:
-    known = all(t.task in state.tasks and state.tasks[t.task].version == t.version for t in lock.tasks)
-    return known and state.base.version == lock.base

@@ -1,0 +1,132 @@
+"""What a removal rebuilds, and what it says when it cannot: by then the removal is committed, and it stands."""
+
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+
+def test_a_directory_is_rebuilt_from_the_versions_that_it_was_made_of(lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai", "chess"))
+    repo.checkout(output=lab.out / "old", jobs=1)
+    lab.take(repo, *adding("amber=dance"))
+    repo.checkout(output=lab.out / "new", jobs=1)
+    never = [lab.digest(repo, tasks=["amber", "chess"], rev=rev) for rev in ("HEAD~", "HEAD")]
+    assert never[0] != never[1]
+
+    rebuilt = repo.revert("bonsai", jobs=1).rebuilt
+    assert [(line.recipe, line.after) for line in rebuilt] == [
+        ("old", never[0]),
+        ("new", never[1]),
+        ("default", never[1]),
+    ]
+    assert all(repo.verify(lab.out / name, replay=True, jobs=1).ok for name in ("old", "new"))
+
+
+def test_a_directory_with_tasks_that_head_lacks_is_rebuilt_from_its_own_commit(lab, adding):
+    steps = [*adding("amber", "bonsai"), ["git", "branch", "main2"], *adding("chess")]
+    repo = lab.repo(*steps)
+    repo.checkout(output=lab.out / "wide", jobs=1)
+    never = lab.digest(repo, tasks=["amber", "chess"])
+    lab.git(repo, "switch", "-q", "main2")
+    reverted = repo.revert("bonsai", jobs=1)
+    assert [(line.recipe, line.after) for line in reverted.rebuilt] == [
+        ("wide", never),
+        ("default", repo.show("amber").version),
+    ]
+    assert reverted.warnings == ()
+
+
+def test_a_directory_whose_versions_history_lost_is_named_and_left(lab, adding):
+    repo = lab.repo(*adding("bonsai"), *adding("amber"))
+    out = lab.out / "lost"
+    repo.checkout(output=out, jobs=1)
+    before = lab.contents(out)
+    lab.git(repo, "reset", "-q", "--hard", "HEAD~")
+    lab.git(repo, "reflog", "expire", "--expire=now", "--all")
+    lab.git(repo, "gc", "-q", "--prune=now")
+    reverted = repo.revert("bonsai", jobs=1)
+    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    (warning,) = reverted.warnings
+    assert warning.startswith(f"{out} still holds the task: this repository does not have the versions")
+    assert "(amber)" in warning
+    assert lab.contents(out) == before
+
+
+def test_a_directory_with_foreign_files_is_named_and_left(lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai", "chess"))
+    for name in ("mine", "theirs"):
+        repo.checkout(output=lab.out / name, jobs=1)
+    (lab.out / "theirs" / "notes.txt").write_text("keep me\n")
+    reverted = repo.revert("bonsai", jobs=1)
+    assert [line.recipe for line in reverted.rebuilt] == ["mine", "default"]
+    (warning,) = reverted.warnings
+    assert warning.startswith(f"{lab.out / 'theirs'} still holds the task: ")
+    assert "notes.txt" in warning
+    assert (lab.out / "theirs" / "notes.txt").read_text() == "keep me\n"
+
+
+def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_passed_over(lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai"))
+    for name in ("gone", "broken"):
+        repo.checkout(output=lab.out / name, jobs=1)
+    shutil.rmtree(lab.out / "gone")
+    (lab.out / "broken" / "wvc.lock.json").write_text("{}\n")
+    reverted = repo.revert("bonsai", jobs=1)
+    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert not (lab.out / "gone").exists()
+
+
+def test_a_recipe_that_makes_no_model_any_more_is_named_and_the_rest_rebuilt(lab, adding):
+    request = {"tasks": ["amber", "bonsai", "chess=-1"], "method": "linear"}
+    repo = lab.repo(*adding("amber", "bonsai", "chess"), ["save", "prod", request], ["commit"])
+    repo.checkout(recipe="prod", output=lab.out / "prod", jobs=1)
+    reverted = repo.revert("bonsai", jobs=1)
+    said = "linear: the coefficients 1.0, -1.0 sum to 0.0, which no average can have"
+    assert reverted.warnings == (
+        f"{lab.out / 'prod'} still holds the task: {said}",
+        f"recipe prod was not rebuilt: {said}",
+    )
+    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert repo.recipes()[0].tasks == ("amber", "chess=-1.0")
+
+
+def test_a_recipe_that_a_merge_left_without_a_task_is_named_and_the_rest_rebuilt(lab, adding):
+    steps = [*adding("amber", "bonsai", "chess"), ["git", "branch", "side"], ["revert", "chess"]]
+    steps += [["git", "switch", "-q", "side"], ["save", "prod", {"tasks": ["chess", "bonsai"]}], ["commit"]]
+    repo = lab.repo(*steps, ["git", "merge", "-q", "--no-edit", "main"])
+    reverted = repo.revert("bonsai", jobs=1)
+    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    (warning,) = reverted.warnings
+    assert warning.startswith("recipe prod was not rebuilt: no task 'chess' at ")
+
+
+def test_tasks_that_disagree_on_integers_do_not_keep_another_from_going(lab, adding, tmp_path):
+    other = load_file(lab.models / "bonsai" / "model.safetensors")
+    save_file({**other, "steps": other["steps"] + 1}, tmp_path / "other.safetensors")
+    repo = lab.repo(*adding("amber", "bonsai"))
+    repo.add(tmp_path / "other.safetensors", "other", jobs=1)
+    repo.commit("disagrees with bonsai")
+    reverted = repo.revert("amber", jobs=1)
+    assert reverted.rebuilt == ()
+    (warning,) = reverted.warnings
+    assert warning.startswith("recipe default was not rebuilt: tensor steps (I64) was changed in different ways")
+    assert lab.order(repo) == ["bonsai", "other"]
+
+
+def test_a_removal_without_rebuild_touches_no_directory(lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai"))
+    repo.checkout(output=lab.out / "kept", jobs=1)
+    before = lab.contents(lab.out)
+    reverted = repo.revert("bonsai", rebuild=False)
+    assert (reverted.rebuilt, reverted.warnings) == ((), ())
+    assert lab.contents(lab.out) == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_scratch_is_left(jobs, lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai"))
+    repo.checkout(output=lab.out / "one", jobs=jobs)
+    repo.revert("amber", jobs=jobs)
+    assert [*repo.tmp.iterdir()] == []
+    assert [path.name for path in lab.out.iterdir()] == ["one"]
