@@ -17,7 +17,7 @@ def find(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
-        raise UsageError(f"--device {printable(name)}: write auto, cpu, cuda or cuda:N")
+        raise UsageError(f"--device {printable(name)} names no device", "write auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise RequestError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices", "pass --device cpu")
     return name

@@ -68,7 +68,9 @@ def resolve(repo: Handle, request: Request) -> Resolved:
 def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
     """Complete a recipe with its method's defaults and look its tasks up."""
     if recipe.dtype is not None and recipe.dtype not in MERGED:
-        raise UsageError(f"--dtype {printable(recipe.dtype)}: not one of {listed(sorted(MERGED))}")
+        raise UsageError(
+            f"--dtype {printable(recipe.dtype)} is no dtype for a merge", f"use one of {listed(sorted(MERGED))}"
+        )
     method = table.create(recipe.method, recipe.params)
     recipe = replace(recipe, params=table.params_of(method))
     staged = stage.changes(repo)
@@ -106,7 +108,7 @@ def pinned(repo: Handle, lock: Lock, without: Collection[str] = ()) -> Resolved:
 
 def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
     if request.tasks is not None and request.recipe is not None:
-        raise UsageError("--tasks and --recipe exclude each other")
+        raise UsageError("--tasks and --recipe exclude each other", "give one of them")
     if request.recipe is not None:
         recipe = _named(repo, state, request.recipe)
     else:

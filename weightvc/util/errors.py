@@ -53,6 +53,9 @@ class Integrity(WeightvcError):
 class Corrupt(Integrity):
     """Stored bytes do not match their checksum, digest or format."""
 
+    def __init__(self, what: str, hint: str = "run `wvc fsck --full` to see what is damaged") -> None:
+        super().__init__(what, hint)
+
 
 class Missing(Integrity):
     """A stored object is absent although something living refers to it."""
