@@ -34,6 +34,13 @@ class Config:
             BadInput: invalid TOML, an unknown key or a value of the wrong type.
         """
         try:
+            return cls._parse(data, where)
+        except BadInput as error:
+            raise BadInput(error.what, "correct the file and commit it with git") from None
+
+    @classmethod
+    def _parse(cls, data: bytes, where: str) -> Self:
+        try:
             doc = tomllib.loads(data.decode())
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{where}: not valid TOML ({error})") from None

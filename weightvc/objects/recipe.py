@@ -18,6 +18,8 @@ from weightvc.util.text import listed, printable
 SCHEMA = "weightvc/recipe/1"
 DEFAULT_METHOD = "opcm-s"
 
+_HINT = "correct the file; `wvc recipe save` writes one to compare it with"
+
 Scalar: TypeAlias = str | int | float | bool
 """What a method parameter can be."""
 
@@ -134,8 +136,11 @@ class Recipe:
         try:
             value: dict[str, Json] = tomllib.loads(data.decode())
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{where}: not valid TOML ({error})") from None
-        return cls.from_json(value, where)
+            raise BadInput(f"{where}: not valid TOML ({error})", _HINT) from None
+        try:
+            return cls.from_json(value, where)
+        except BadInput as error:
+            raise BadInput(error.what, error.hint or _HINT) from None
 
     @classmethod
     def from_json(cls, value: Json, where: str) -> Self:

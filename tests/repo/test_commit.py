@@ -1,0 +1,129 @@
+"""Committing what is staged."""
+
+import json
+import subprocess
+
+import pytest
+
+from weightvc.util.errors import Conflict
+
+
+def test_a_commit_has_wvcs_files_only(two, templates):
+    (two.path / "mine.txt").write_text("mine")
+    two.git("add", "mine.txt")
+    two.wvc("add", templates.alpha, "--task", "new")
+
+    done = two.json("commit", "-m", "Add new")
+
+    assert done["tasks"] == ["new"]
+    assert done["commit"] == two.git("rev-parse", "HEAD")
+    assert two.git("show", "--name-status", "--format=%s", "HEAD") == "Add new\n\nA\t.wvc/tasks/new.json"
+    assert two.git("status", "--porcelain") == "A  mine.txt"
+    assert two.json("status")["staged"] == {}
+
+
+def test_nothing_staged(two, refused):
+    refused(two, 3, "commit", "-m", "x", says="nothing is staged", hint="stage a fine-tune with `wvc add PATH")
+
+
+@pytest.mark.parametrize("message", ["", "  \n"])
+def test_an_empty_message(two, refused, templates, message):
+    two.wvc("add", templates.alpha, "--task", "new")
+
+    refused(two, 3, "commit", "-m", message, says="the commit message is empty", hint="pass -m MESSAGE")
+
+
+def test_a_dry_run(two, templates):
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    before = two.everything()
+
+    assert two.wvc("commit", "-m", "x", "--dry-run") == "would commit new, recipe prod\n"
+    assert two.json("commit", "-m", "x", "-n")["commit"] is None
+    assert two.everything() == before
+
+
+def test_in_the_middle_of_a_merge(two, refused, templates):
+    two.git("checkout", "-q", "-b", "side", "HEAD~1")
+    (two.path / "x").write_text("side")
+    two.git("add", "x")
+    two.git("commit", "-qm", "side")
+    two.git("checkout", "-q", "-")
+    (two.path / "x").write_text("main")
+    two.git("add", "x")
+    two.git("commit", "-qm", "main")
+    subprocess.run(["git", "-C", two.path, "merge", "side"], check=False, capture_output=True)
+    two.wvc("add", templates.alpha, "--task", "new")
+
+    refused(two, 3, "commit", "-m", "x", says="a git merge is under way", hint="finish it with `git merge --continue`")
+    refused(two, 3, "revert", "alpha", says="a git merge is under way")
+
+
+def test_without_an_identity(two, refused, templates, monkeypatch, tmp_path):
+    two.wvc("add", templates.alpha, "--task", "new")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    refused(
+        two, 3, "commit", "-m", "x", says="git does not know who you are", hint="run `git config --global user.name"
+    )
+
+
+def test_a_task_of_another_base(two, refused, models, templates, tmp_path):
+    two.wvc("add", templates.alpha, "--task", "new")
+    other = tmp_path / "other"
+    two.git("checkout", "-q", "--orphan", "fresh")
+    two.git("rm", "-rfq", "--cached", ".wvc")
+    for path in sorted((two.path / ".wvc").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    two.wvc("init", two.path, "--base", models.write(other, models.base(5)))
+
+    refused(
+        two, 3, "commit", "-m", "x", says="task new was added against another base than the one of this branch",
+        hint="add it again on this branch",
+    )  # fmt: skip
+    with pytest.raises(Conflict):
+        two.api().commit("x")
+
+
+def test_a_branch_without_weightvc(two, templates):
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.git("checkout", "-q", "--orphan", "bare")
+
+    ran = two.run("commit", "-m", "x")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == ("wvc: the current branch has no weightvc base\nhint: switch to a branch that has one\n")
+
+
+def test_what_is_staged_while_a_commit_runs_stays_staged(two, templates, monkeypatch):
+    from weightvc.history import commit as commits
+
+    two.wvc("add", templates.alpha, "--task", "new")
+    done = commits.commit
+
+    def slow(*arguments):
+        made = done(*arguments)
+        two.wvc("add", templates.beta, "--task", "new")
+        return made
+
+    monkeypatch.setattr(commits, "commit", slow)
+    two.wvc("commit", "-m", "x")
+
+    assert two.json("status")["staged"] == {".wvc/tasks/new.json": "changed"}
+    staged = json.loads((two.path / ".git/wvc/stage/tasks/new.json").read_text())
+    assert staged["uuid"] == two.manifest("new")["uuid"]
+
+
+def test_a_removal_of_what_is_gone_already_is_no_commit(two):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Save it")
+    two.wvc("recipe", "rm", "prod")
+    two.git("rm", "-q", ".wvc/recipes/prod.toml")
+    two.git("commit", "-qm", "by hand")
+
+    before = two.git("rev-parse", "HEAD")
+    ran = two.run("commit", "-m", "x")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert "wvc: nothing to commit\n" in ran.err
+    assert two.git("rev-parse", "HEAD") == before

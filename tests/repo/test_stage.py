@@ -1,0 +1,57 @@
+from weightvc.repo import stage
+
+
+def test_what_is_staged_is_what_was_put_last(two):
+    repo = two.api()
+
+    stage.put(repo, ".wvc/tasks/a.json", b"one")
+    stage.put(repo, ".wvc/tasks/a.json", b"two")
+    stage.delete(repo, ".wvc/recipes/r.toml")
+    stage.put(repo, ".wvc/recipes/s.toml", b"three")
+    stage.delete(repo, ".wvc/recipes/s.toml")
+    assert stage.changes(repo) == {
+        ".wvc/recipes/r.toml": None,
+        ".wvc/recipes/s.toml": None,
+        ".wvc/tasks/a.json": b"two",
+    }
+
+    stage.put(repo, ".wvc/recipes/r.toml", b"again")
+    stage.forget(repo, ".wvc/recipes/s.toml")
+    assert stage.changes(repo) == {".wvc/recipes/r.toml": b"again", ".wvc/tasks/a.json": b"two"}
+
+
+def test_scratch_files_and_links_are_passed_over(two, tmp_path):
+    repo = two.api()
+    stage.put(repo, ".wvc/tasks/a.json", b"one")
+    (repo.stage_dir / "tasks/tmp-123-0123").write_bytes(b"torn")
+    (repo.stage_dir / "tasks/b.json").symlink_to(tmp_path)
+    (repo.stage_dir / "tasks/c.json").mkdir()
+
+    assert stage.changes(repo) == {".wvc/tasks/a.json": b"one"}
+
+
+def test_nothing_is_staged_at_first(two):
+    assert stage.changes(two.api()) == {}
+
+
+def test_settling_drops_what_was_committed_and_keeps_what_is_new(two):
+    repo = two.api()
+    stage.put(repo, ".wvc/tasks/a.json", b"one")
+    stage.put(repo, ".wvc/tasks/b.json", b"one")
+    stage.delete(repo, ".wvc/tasks/c.json")
+    committed = stage.changes(repo)
+    stage.put(repo, ".wvc/tasks/b.json", b"newer")
+
+    stage.settle(repo, {**committed, ".wvc/tasks/d.json": b"elsewhere"})
+
+    assert stage.changes(repo) == {".wvc/tasks/b.json": b"newer"}
+
+
+def test_a_worktree_has_a_stage_of_its_own(two, templates, tmp_path):
+    two.git("worktree", "add", "-q", str(tmp_path / "tree"))
+    tree = type(two)(tmp_path / "tree")
+    tree.wvc("add", templates.alpha, "--task", "new")
+
+    assert two.json("status")["staged"] == {}
+    assert tree.json("commit", "-m", "Add it")["tasks"] == ["new"]
+    assert [task["task"] for task in tree.json("status")["tasks"]] == ["alpha", "beta", "new"]
