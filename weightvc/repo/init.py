@@ -12,7 +12,7 @@ from weightvc.objects.config import Config
 from weightvc.objects.ids import Version
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import snapshot
-from weightvc.repo.repository import BASE, CONFIG, Handle, handle
+from weightvc.repo.repository import BASE, CONFIG, handle
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, NotARepository
 from weightvc.util.progress import SILENT, Progress
@@ -51,11 +51,13 @@ def init(
     """
     directory = directory.absolute()
     with open_checkpoint(base) as checkpoint, ExitStack() as undo:
+        found = _find(directory)
+        if found is not None:
+            _refuse_second(found)
         if dry_run:
             return _planned(directory, checkpoint)
-        git = _git(directory, undo)
+        git = found or _make(directory, undo)
         repo = handle(git)
-        _refuse_second(repo)
         shot = snapshot.take(checkpoint, repo.store, base=None, names={}, options=options, progress=progress)
         manifest = Manifest(shot.tensors, shot.files, shot.headers, checkpoint.kind, nonfinite=shot.nonfinite)
         committed = commits.commit(
@@ -72,22 +74,24 @@ def _planned(directory: Path, checkpoint: Checkpoint) -> Initialized:
     return Initialized(str(directory), Base(Version(""), len(checkpoint.tensors), total, 0), None)
 
 
-def _git(directory: Path, undo: ExitStack) -> GitDir:
-    """Find or make the git repository at ``directory``, noting on ``undo`` what to remove if init fails."""
+def _find(directory: Path) -> GitDir | None:
     try:
-        if directory.is_dir():
-            return discover(directory)
+        return discover(directory)
     except NotARepository:
-        pass
+        return None
+
+
+def _make(directory: Path, undo: ExitStack) -> GitDir:
+    """Make a git repository at ``directory``, noting on ``undo`` what to remove if init fails."""
     made = next((p for p in [*reversed(directory.parents), directory] if not p.exists()), directory / ".git")
     undo.callback(fsio.remove_tree, made)
     fsio.make_dirs(directory)
     return git_init(directory)
 
 
-def _refuse_second(repo: Handle) -> None:
-    head = repo.git.head()
-    if head is not None and CONFIG in repo.git.read_tree(head):
+def _refuse_second(git: GitDir) -> None:
+    head = git.head()
+    if head is not None and CONFIG in git.read_tree(head):
         raise Conflict(
-            f"{repo.git.work_tree} is a weightvc repository already", "add fine-tunes with `wvc add PATH --task NAME`"
+            f"{git.work_tree} is a weightvc repository already", "add fine-tunes with `wvc add PATH --task NAME`"
         )
