@@ -235,7 +235,7 @@ class Sandbox:
         return added
 
     def objects(self) -> set[str]:
-        return {path.name for path in (self.path / ".git/wvc/objects").glob("*/*")}
+        return {path.parent.name + path.name for path in (self.path / ".git/wvc/objects").glob("*/*")}
 
     def object_file(self, oid: str) -> Path:
         return self.path / ".git/wvc/objects" / oid[:2] / oid[2:]

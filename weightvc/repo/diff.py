@@ -29,12 +29,16 @@ from weightvc.util.progress import SILENT, Progress
 
 _LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
-Spans = Iterator[memoryview]
+Spans = Iterator[NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model to compare: ``spans`` gives a base tensor's counterpart in spans, ``None`` where it is unchanged."""
+    """One model to compare.
+
+    ``spans`` gives a base tensor's counterpart as numbers, in spans of as many elements as the base tensor's own;
+    ``None`` where it is unchanged, missing, or of another shape.
+    """
 
     label: str
     spans: Callable[[Entry], Spans | None]
@@ -115,14 +119,11 @@ def _compare(reader: Reader, entry: Entry, sides: list[Side]) -> _Sums:
     sums = _Sums(Moments(), 0.0, [stream is not None for stream in streams])
     for _, span in reader.open(entry).spans():
         base = values.to_float(entry.spec.dtype, span)
-        sums.base += float(base @ base)
-        vectors = [_vector(entry.spec.dtype, stream, base) for stream in streams]
+        with np.errstate(all="ignore"):
+            sums.base += float(base @ base)
+            vectors = [np.zeros_like(base) if stream is None else next(stream) - base for stream in streams]
         sums.both += Moments.of(vectors[0], vectors[-1])
     return sums
-
-
-def _vector(dtype: str, stream: Spans | None, base: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.zeros_like(base) if stream is None else values.to_float(dtype, next(stream)) - base
 
 
 def _row(name: str, parts: list[_Sums], two: bool) -> Row:
@@ -147,7 +148,7 @@ def _row(name: str, parts: list[_Sums], two: bool) -> Row:
 
 
 def _ratio(norm: float | None, base: float) -> float | None:
-    return norm / base if norm is not None and base > 0 else None
+    return norm / base if norm is not None and 0 < base < math.inf else None
 
 
 def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
@@ -156,8 +157,9 @@ def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
 
         def of_task(entry: Entry) -> Spans | None:
             found = task.by_base_name.get(entry.spec.name)
-            changed = found is not None and found.state == "delta"
-            return (span for _, span in reader.open(found).spans()) if found is not None and changed else None
+            if found is None or found.state != "delta":
+                return None
+            return (values.to_float(entry.spec.dtype, span) for _, span in reader.open(found).spans())
 
         return Side(label, of_task)
     if label not in state.recipes and Path(label).exists():
@@ -174,12 +176,14 @@ def _directory(state: State, path: Path, stack: ExitStack) -> Side:
 
     def spans(entry: Entry) -> Spans | None:
         name = own.get(entry.spec.name)
-        if name is None or not checkpoint.tensors[name].same_kind(entry.spec):
+        spec = checkpoint.tensors[name] if name is not None else None
+        if name is None or spec is None or spec.shape != entry.spec.shape or spec.dtype not in MERGED:
             return None
         data = checkpoint.read(name)
-        if tensor_digest(entry.spec.dtype, entry.spec.shape, data) == entry.digest:
+        if tensor_digest(spec.dtype, spec.shape, data) == entry.digest:
             return None
-        return (data[at : at + SPAN] for at in range(0, len(data), SPAN))
+        step = SPAN // entry.spec.itemsize * spec.itemsize
+        return (values.to_float(spec.dtype, data[at : at + step]) for at in range(0, len(data), step))
 
     return Side(str(path), spans)
 
@@ -194,10 +198,16 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
 
     def spans(entry: Entry) -> Spans | None:
         plan = plans.get(entry.spec.name)
-        same = plan is None or plan.rule == "base" or not plan.spec.same_kind(entry.spec)
-        return None if same or plan is None else (span for _, span in work.spans(plan))
+        if plan is None or plan.rule == "base" or _carried(plan, entry):
+            return None
+        return (values.to_float(plan.spec.dtype, span) for _, span in work.spans(plan))
 
     return Side(label, spans)
+
+
+def _carried(plan: TensorPlan, entry: Entry) -> bool:
+    """Tell whether an exact plan takes a task's tensor that equals the base's, or cannot be compared with it."""
+    return plan.rule == "task" and (plan.sources[0][1].state == "same" or not plan.spec.same_kind(entry.spec))
 
 
 def _base_names(plan: TensorPlan) -> tuple[str, ...]:

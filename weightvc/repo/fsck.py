@@ -9,7 +9,7 @@ from weightvc.repo import stage
 from weightvc.repo.repository import BASE, TRACKED, Handle
 from weightvc.repo.state import load
 from weightvc.util import parallel
-from weightvc.util.errors import NotARepository, Unsupported, WeightvcError
+from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -57,16 +57,18 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
             if entry.place is not None:
                 users[entry.place.object].append((f"{owner}: {entry.spec.name}", entry.place))
 
-    def job(oid: ObjectId) -> Finding | None:
+    def job(oid: ObjectId) -> tuple[int, Finding | None]:
         found = _object(repo, oid, users[oid], full)
-        progress.advance(repo.store.size(oid) or 0)
+        progress.advance(found[0])
         return found
 
-    sizes = {oid: repo.store.size(oid) or 0 for oid in users}
-    with progress.stage("Checking objects", sum(sizes.values())):
-        findings += [found for found in parallel.run(job, sorted(users), jobs) if found is not None]
+    total = sum(sum(manifest.objects().values()) for _, manifest in manifests)
+    with progress.stage("Checking objects", total):
+        checked = parallel.run(job, sorted(users), jobs)
+    findings += [finding for _, finding in checked if finding is not None]
     extra = sum(oid not in users for oid in repo.store.ids())
-    return Checked(not findings, full, len(manifests), len(users), sum(sizes.values()), extra, tuple(findings))
+    held = sum(size for size, _ in checked)
+    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings))
 
 
 def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
@@ -105,17 +107,19 @@ def _head(repo: Handle) -> list[Finding]:
     return findings
 
 
-def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> Finding | None:
+def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> tuple[int, Finding | None]:
+    """Return an object's size, 0 if there is none, and what is wrong with it."""
     costs = tuple(dict.fromkeys(user for user, _ in users))
-    size = repo.store.size(oid)
-    if size is None:
-        return Finding("missing", oid, costs, "not in the store")
     whole = {place.size for _, place in users if place.part is None}
-    if any(expected != size for expected in whole):
-        return Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
-    if full:
-        try:
+    size = 0
+    try:
+        size = repo.store.size(oid) or 0
+        if full or not size:
             repo.store.verify(oid)
-        except WeightvcError as error:
-            return Finding("corrupt", oid, costs, error.what)
-    return None
+    except Missing:
+        return size, Finding("missing", oid, costs, "not in the store")
+    except Corrupt as error:
+        return size, Finding("corrupt", oid, costs, error.what)
+    if any(expected != size for expected in whole):
+        return size, Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
+    return size, None

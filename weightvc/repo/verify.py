@@ -91,7 +91,7 @@ def _tensors(path: Path, lock: Lock, jobs: int, progress: Progress) -> list[Chec
         try:
             data = map_file(path / name)
             header = parse_header(data, name, file_size=len(data))
-        except BadInput as error:
+        except (BadInput, NotFound) as error:
             checks.append(Check(name, ok=False, detail=error.what))
             continue
         checks.append(_weights(name, data, header, lock, lines[name], jobs=jobs, progress=progress))

@@ -1,0 +1,152 @@
+"""Finding what is missing and damaged."""
+
+import pytest
+
+
+def object_of(repo, task="alpha", section="tensors"):
+    return next(entry["object"] for entry in repo.manifest(task)[section] if "object" in entry)
+
+
+def damage(repo, oid, change):
+    file = repo.object_file(oid)
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(change(data))
+
+
+def test_a_healthy_repository(two):
+    for options in ((), ("--full",), ("--full", "--jobs", "2")):
+        found = two.json("fsck", *options)
+        assert (found["ok"], found["findings"], found["unreferenced"]) == (True, [], 0)
+        assert found["full"] == ("--full" in options)
+        assert (found["manifests"], found["objects"]) == (3, len(two.objects()))
+        assert found["bytes"] == sum(two.object_file(oid).stat().st_size for oid in two.objects())
+
+
+def test_a_missing_object_and_what_it_costs(two):
+    oid = object_of(two)
+    two.object_file(oid).unlink()
+
+    found = two.run("--json", "fsck")
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    assert (finding["kind"], finding["what"], finding["detail"]) == ("missing", oid, "not in the store")
+    assert "alpha: pooler.weight" in finding["costs"]
+    assert not any(cost.startswith("beta") for cost in finding["costs"])
+
+
+@pytest.fixture
+def large(two, models, tmp_path):
+    """The repository with a task whose tensor is an object of its own."""
+    import torch
+
+    two.put("large", models.write(tmp_path / "large", {**models.base(), "big": torch.ones(200, 200)}))
+    return two, next(e["object"] for e in two.manifest("large")["tensors"] if "part" not in e and "object" in e)
+
+
+def test_a_truncated_object(large):
+    repo, oid = large
+    damage(repo, oid, lambda data: data[:-1])
+
+    found = repo.run("--json", "fsck")
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    assert (finding["kind"], finding["what"], finding["costs"]) == ("corrupt", oid, ["large: big"])
+    assert finding["detail"].startswith(f"{repo.object_file(oid).stat().st_size} bytes, but its manifest says ")
+
+
+def test_a_flipped_bit_is_found_by_reading(large):
+    repo, oid = large
+    damage(repo, oid, lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:])
+
+    assert repo.json("fsck")["ok"]
+    found = repo.run("--json", "fsck", "--full")
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    assert (finding["kind"], finding["what"]) == ("corrupt", oid)
+    assert "its bytes hash to" in finding["detail"]
+
+
+def test_an_object_that_is_a_link(two, tmp_path):
+    file = two.object_file(object_of(two))
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+
+    found = two.run("--json", "fsck")
+
+    assert found.code == 1
+    assert [finding["kind"] for finding in found.json["findings"]] == ["corrupt"]
+
+
+def test_damaged_manifests_anywhere_in_history(two):
+    path = two.path / ".wvc/tasks/alpha.json"
+    whole = path.read_text()
+    path.write_text(whole[:-5])
+    two.git("commit", "-qam", "broken")
+    now = two.run("--json", "fsck")
+    path.write_text(whole)
+    two.git("commit", "-qam", "mended")
+    later = two.run("--json", "fsck")
+
+    assert (now.code, later.code) == (1, 1)
+    assert [(f["kind"], f["what"]) for f in now.json["findings"]] == [
+        ("manifest", ".wvc/tasks/alpha.json"),
+        ("manifest", "HEAD"),
+    ]
+    assert [(f["kind"], f["what"]) for f in later.json["findings"]] == [("manifest", ".wvc/tasks/alpha.json")]
+
+
+def test_a_damaged_staged_manifest(two, templates):
+    two.wvc("add", templates.alpha, "--task", "new")
+    (two.path / ".git/wvc/stage/tasks/new.json").write_text("{}")
+
+    found = two.run("--json", "fsck")
+
+    assert found.code == 1
+    assert [f["what"] for f in found.json["findings"]] == ["staged .wvc/tasks/new.json"]
+
+
+def test_a_recipe_of_a_task_that_is_gone(two):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
+    two.wvc("commit", "-m", "Save it")
+    two.git("rm", "-q", ".wvc/tasks/alpha.json")
+    two.git("commit", "-qm", "by hand")
+
+    found = two.run("--json", "fsck")
+
+    assert found.code == 1
+    assert found.json["findings"] == [
+        {"kind": "recipe", "what": "prod", "costs": ["alpha"], "detail": "names tasks that HEAD lacks: alpha"}
+    ]
+
+
+def test_objects_that_nothing_refers_to_are_counted_and_no_problem(two, models, tmp_path):
+    two.json("add", models.write(tmp_path / "x", models.tuned(models.base(), 9)), "--task", "new")
+    assert two.json("fsck")["unreferenced"] == 0
+    (two.path / ".git/wvc/stage/tasks/new.json").unlink()
+
+    found = two.json("fsck")
+
+    assert (found["ok"], found["unreferenced"]) == (True, 1)
+
+
+def test_tasks_of_other_branches_and_of_the_past_count(two):
+    two.git("branch", "keep")
+    two.wvc("revert", "alpha", "--no-rebuild")
+    two.object_file(object_of(two, "beta")).unlink()
+    two.git("checkout", "-q", "--orphan", "x", "HEAD~1")
+    two.git("commit", "-qm", "again")
+
+    found = two.run("--json", "fsck")
+
+    assert found.json["manifests"] == 3
+    assert [finding["kind"] for finding in found.json["findings"]] == ["missing"]
+
+
+def test_the_library_checks_too(two):
+    found = two.api().fsck(full=True, jobs=1)
+
+    assert (found.ok, found.full) == (True, True)

@@ -1,0 +1,175 @@
+"""Comparing a checkout with its lock, and the lock with a replay."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from weightvc.util.errors import NotFound
+
+
+@pytest.fixture
+def out(two, models, tmp_path):
+    """A merged checkout with heads."""
+    tuned = {**models.tuned(models.base(), 3), "head.weight": torch.ones(2, 2)}
+    two.put("gamma", models.write(tmp_path / "gamma", tuned))
+    two.wvc("checkout", "-o", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def found(ran):
+    return {check["name"]: check["detail"] for check in ran.json["checks"] if not check["ok"]}
+
+
+def test_a_checkout_as_it_was_written(two, out, wvc, tmp_path):
+    done = two.json("verify", out)
+    replayed = two.json("verify", out, "--replay")
+
+    assert [(c["name"], c["detail"]) for c in done["checks"]] == [
+        ("files", "8 files as locked"),
+        ("heads/gamma.safetensors", "1 tensors as locked"),
+        ("model.safetensors", "17 tensors as locked"),
+    ]
+    assert replayed["checks"][-1] == {"name": "replay", "ok": True,
+                                      "detail": "18 tensors rebuilt from sources, byte for byte"}  # fmt: skip
+    assert done["digest"] == json.loads((out / "wvc.lock.json").read_text())["digest"]
+    shutil.move(out, tmp_path / "elsewhere")
+    assert wvc("-C", "/", "verify", tmp_path / "elsewhere").code == 0
+
+
+@pytest.mark.parametrize("tasks", ["", "alpha", "beta=0.5"])
+def test_exact_and_single_checkouts_replay(two, tmp_path, tasks):
+    two.wvc("checkout", "--tasks", tasks, "-o", tmp_path / "out")
+
+    assert two.json("verify", tmp_path / "out", "--replay")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "found_in"),
+    [
+        ("config.json", b"{}", ("files", "config.json differs")),
+        ("config.json", None, ("files", "config.json is missing")),
+        ("extra.txt", b"mine", ("files", "extra.txt was added")),
+        ("model.safetensors", b"short", ("model.safetensors", "5 bytes, too short for a safetensors file")),
+        ("model.safetensors", None, ("model.safetensors", "no such file or directory")),
+        ("heads/gamma.safetensors", None, ("heads/gamma.safetensors", "no such file or directory")),
+    ],
+)
+def test_changed_files(two, out, name, change, found_in):
+    (out / name).write_bytes(change) if change is not None else (out / name).unlink()
+
+    ran = two.run("--json", "verify", out)
+
+    assert ran.code == 1
+    assert ran.json["ok"] is False
+    check, detail = found_in
+    assert detail in found(ran)[check]
+
+
+def test_a_changed_value_and_a_changed_header(two, out):
+    tensors = load_file(out / "model.safetensors")
+    tensors["pooler.weight"][0, 0] += 1e-9
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    value = two.run("--json", "verify", out)
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt", "by": "me"})
+    header = two.run("--json", "verify", out)
+
+    assert (value.code, header.code) == (1, 1)
+    assert found(value) == {"model.safetensors": "pooler.weight differs"}
+    assert found(header) == {"model.safetensors": "its header differs"}
+
+
+def test_a_link_in_place_of_a_file(two, out, tmp_path):
+    shutil.move(out / "config.json", tmp_path / "config.json")
+    (out / "config.json").symlink_to(tmp_path / "config.json")
+
+    assert found(two.run("--json", "verify", out)) == {"files": "config.json differs"}
+
+
+def test_a_tampered_lock(two, refused, out):
+    lock = out / "wvc.lock.json"
+    whole = lock.read_text()
+    digest = json.loads(whole)["tensors"][-1]["digest"]
+    for text in (whole.replace(digest, "0" * 64), whole[:-4], whole.replace("\n", " "), "{}"):
+        lock.write_text(text)
+        refused(two, 4, "verify", out, says=str(lock), hint="build the directory again with `wvc checkout`")
+    lock.write_text(whole.replace("lock/1", "lock/2"))
+    refused(two, 3, "verify", out, says="schema 'weightvc/lock/2'", hint="upgrade weightvc")
+
+
+def test_directories_that_are_no_checkouts(two, refused, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        refused(
+            two, 3, "verify", path, says=f"{path}: no wvc.lock.json here",
+            hint="name a directory that `wvc checkout` wrote",
+        )  # fmt: skip
+
+
+def relock(out, change):
+    """Write a lock that is whole but tells of something else."""
+    from weightvc.objects.lock import Lock
+
+    path = out / "wvc.lock.json"
+    path.write_bytes(change(Lock.from_bytes(path.read_bytes(), "lock")).to_bytes())
+
+
+def test_a_replay_finds_what_a_consistent_forgery_hides(two, out):
+    from dataclasses import replace
+
+    from weightvc.objects.tensors import TensorHasher
+
+    tensors = load_file(out / "model.safetensors")
+    tensors["pooler.weight"][0, 0] += 1
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    hasher = TensorHasher("F64", (6, 12))
+    hasher.update(tensors["pooler.weight"].numpy().tobytes())
+    forged = hasher.digest()
+    relock(out, lambda lock: replace(lock, tensors=tuple(
+        replace(line, digest=forged) if line.name == "pooler.weight" else line for line in lock.tensors
+    )))  # fmt: skip
+
+    plain, replayed = two.run("--json", "verify", out), two.run("--json", "verify", out, "--replay")
+
+    assert (plain.code, replayed.code) == (0, 1)
+    assert found(replayed) == {"replay": "1 tensors come out otherwise: pooler.weight"}
+
+
+def test_a_replay_in_another_environment_says_so(two, out):
+    from dataclasses import replace
+
+    relock(out, lambda lock: replace(lock, environment={**lock.environment, "torch": "1.0"}, tensors=lock.tensors[:-1]))
+
+    detail = found(two.run("--json", "verify", out, "--replay"))["replay"]
+
+    assert detail.startswith("1 tensors come out otherwise (built in another environment; bytes are promised for equal")
+
+
+def test_a_replay_uses_the_versions_that_the_lock_pins(two, out, templates):
+    two.put("alpha", templates.beta)
+    two.wvc("revert", "beta", "--no-rebuild")
+
+    assert two.json("verify", out, "--replay")["ok"]
+
+
+def test_a_replay_without_those_versions(refused, out, repository, templates):
+    other = repository(templates.alpha, name="second")
+
+    refused(
+        other, 3, "verify", out, "--replay",
+        says="this repository does not have the versions that the lock pins (alpha, beta, gamma) at HEAD or at",
+        hint="fetch the commit with git",
+    )  # fmt: skip
+
+
+def test_a_replay_needs_a_repository(wvc, out, tmp_path):
+    from weightvc.repo.verify import verify
+
+    assert wvc("-C", tmp_path, "verify", out, "--replay").code == 3
+    with pytest.raises(NotFound, match="a replay needs the repository"):
+        verify(out, None, replay=True)
+
+
+def test_the_library_verifies_too(two, out):
+    assert two.api().verify(out, replay=True, device="cpu", jobs=1).ok
