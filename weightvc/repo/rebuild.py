@@ -22,7 +22,7 @@ from weightvc.repo.resolve import Resolved
 from weightvc.repo.state import State
 from weightvc.store.local import LocalStore
 from weightvc.util import fsio
-from weightvc.util.errors import Corrupt, RequestError, UsageError, WeightvcError
+from weightvc.util.errors import Corrupt, NotFound, RequestError, UsageError, WeightvcError
 from weightvc.util.progress import Progress
 
 
@@ -89,7 +89,10 @@ class Rebuild:
         for directory in output.recorded(self._repo):
             try:
                 lock = output.read_lock(directory)
-            except WeightvcError:
+            except NotFound:
+                continue
+            except WeightvcError as error:
+                self.warnings.append(f"{directory} may still hold the task: {error.what}")
                 continue
             if any(task.uuid in self._uuids for task in lock.tasks):
                 yield _Target(directory.name, lock.recipe, directory, lock)

@@ -1,0 +1,247 @@
+"""Taking tasks out: the record, the recipes, lineage, what is rebuilt and what is refused."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from weightvc.objects.removal import Removal
+from weightvc.repo.revert import Reverted
+
+
+@pytest.fixture
+def family(two, models, tmp_path):
+    """Alpha and beta, a child of alpha, a grandchild, and recipes."""
+    two.put("child", models.write(tmp_path / "child", models.tuned(models.base(), 5)), "--derived-from", "alpha")
+    two.put("grand", models.write(tmp_path / "grand", models.tuned(models.base(), 6)), "--derived-from", "child")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha=0.5,beta", "--method", "task_arithmetic")
+    two.wvc("recipe", "save", "rest", "--tasks", "beta")
+    two.wvc("commit", "-m", "Save them")
+    return two
+
+
+def test_a_removal_record_says_what_was_removed_and_why(family):
+    before, head, uuid = datetime.now(UTC), family.git("rev-parse", "HEAD"), family.manifest("alpha")["uuid"]
+    version = family.manifest("alpha")["version"]
+
+    done = family.json(
+        "revert", "alpha", "--keep-derived", "--reason", "licence\nended", "--requester", "ticket 7", "-m", "Bye"
+    )
+
+    path = f".wvc/removals/{uuid}.json"
+    record = Removal.from_bytes((family.path / path).read_bytes(), path)
+    assert before <= datetime.fromisoformat(record.removed) <= datetime.now(UTC)
+    assert record == Removal(
+        task="alpha", uuid=uuid, version=version, removed=record.removed, parent=head, recipes=("prod",),
+        dependants=("child", "grand"), reason="licence\nended", requester="ticket 7",
+    )  # fmt: skip
+    assert done["audit"] == path
+    assert (done["task"], done["recipes"], done["dependants"]) == ("alpha", ["prod"], ["child", "grand"])
+    assert done["commit"] == family.git("rev-parse", "HEAD")
+    assert family.git("show", "--name-status", "--format=%s", "HEAD").splitlines() == [
+        "Bye",
+        "",
+        "M\t.wvc/recipes/prod.toml",
+        f"A\t{path}",
+        "D\t.wvc/tasks/alpha.json",
+    ]
+
+
+def test_recipes_lose_the_task_and_nothing_else(family):
+    rest = (family.path / ".wvc/recipes/rest.toml").read_bytes()
+
+    family.wvc("revert", "alpha", "--keep-derived", "--no-rebuild")
+
+    shown = family.json("recipe", "show", "prod")
+    assert (shown["tasks"], shown["method"], shown["params"]) == (["beta"], "task_arithmetic", {"scaling": 1.0})
+    assert (family.path / ".wvc/recipes/rest.toml").read_bytes() == rest
+
+
+def test_dependants_must_be_decided_on(family, refused):
+    refused(
+        family, 3, "revert", "alpha", says="other tasks derive from alpha: child, grand",
+        hint="pass --cascade to take them out too, or --keep-derived to leave them, on record",
+    )  # fmt: skip
+    refused(family, 3, "revert", "child", "--dry-run", says="other tasks derive from child: grand")
+
+
+def test_a_cascade_takes_dependants_along(family):
+    done = family.json("revert", "alpha", "--cascade", "--no-rebuild")
+
+    assert (done["tasks"], done["dependants"], done["rebuilt"]) == (["alpha", "child", "grand"], [], [])
+    assert [task["task"] for task in family.json("status")["tasks"]] == ["beta"]
+    records = [Removal.from_bytes(path.read_bytes(), "") for path in (family.path / ".wvc/removals").iterdir()]
+    assert {(record.task, record.recipes, record.dependants) for record in records} == {
+        ("alpha", ("prod",), ()),
+        ("child", (), ()),
+        ("grand", (), ()),
+    }
+
+
+def test_lineage_goes_by_identity_not_by_name(family, models, tmp_path):
+    family.wvc("revert", "alpha", "--keep-derived", "--no-rebuild")
+    family.put("alpha", models.write(tmp_path / "x", models.tuned(models.base(), 7)))
+
+    done = family.json("revert", "alpha", "--no-rebuild")
+
+    assert done["tasks"] == ["alpha"]
+    assert len(list((family.path / ".wvc/removals").iterdir())) == 2
+
+
+def test_directories_are_rebuilt_in_place_and_proved(two, models, templates, tmp_path):
+    for name, options in {"merged": [], "exact": ["--tasks", "alpha"], "other": ["--tasks", "beta"]}.items():
+        two.wvc("checkout", *options, "-o", tmp_path / name)
+    before = {
+        name: json.loads((tmp_path / name / "wvc.lock.json").read_text())["digest"] for name in ("merged", "exact")
+    }
+    other = (tmp_path / "other/wvc.lock.json").read_bytes()
+
+    done = two.json("revert", "alpha")
+
+    beta, base = two.manifest("beta")["version"], two.json("status")["base"]
+    assert [tuple(rebuilt.values()) for rebuilt in done["rebuilt"]] == [
+        ("merged", before["merged"], beta, str(tmp_path / "merged"), True),
+        ("exact", before["exact"], base, str(tmp_path / "exact"), True),
+        ("default", None, beta, None, True),
+    ]
+    assert [*done["rebuilt"][0]] == ["recipe", "before", "after", "output", "proved"]
+    assert models.contents(tmp_path / "merged") == models.contents(templates.beta)
+    assert models.contents(tmp_path / "exact") == models.contents(templates.base)
+    assert (tmp_path / "other/wvc.lock.json").read_bytes() == other
+    assert two.json("verify", tmp_path / "merged", "--replay")["ok"]
+    assert not list((two.path / ".git/wvc/tmp").iterdir())
+
+
+def test_a_directory_that_somebody_changed_is_left_with_a_warning(two, models, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "mine")
+    (tmp_path / "mine/config.json").write_text("{}")
+    before = models.contents(tmp_path / "mine")
+
+    ran = two.run("revert", "alpha")
+
+    assert ran.code == 0
+    assert ran.err == (
+        f"warning: {tmp_path / 'mine'} still holds the task: {tmp_path / 'mine'} holds files that were added or "
+        "changed since the checkout: config.json\n"
+    )
+    assert models.contents(tmp_path / "mine") == before
+
+
+def test_a_directory_whose_lock_is_damaged_is_named(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "mine")
+    (tmp_path / "mine/wvc.lock.json").write_text("{")
+
+    done = two.json("revert", "alpha")
+
+    (warning,) = done["warnings"]
+    assert warning.startswith(f"{tmp_path / 'mine'} may still hold the task: ")
+
+
+def test_a_revision_that_added_tasks(two, templates):
+    two.json("add", templates.alpha, "--task", "one")
+    two.json("add", templates.beta, "--task", "two")
+    two.wvc("commit", "-m", "Add both")
+
+    done = two.json("revert", "HEAD", "--no-rebuild")
+
+    assert done["tasks"] == ["one", "two"]
+    assert two.git("log", "-1", "--format=%s") == "wvc revert: take out one, two"
+
+
+@pytest.mark.parametrize("rev", ["HEAD", "HEAD~3"])
+def test_a_revision_that_added_nothing(family, refused, rev):
+    if rev == "HEAD~3":
+        family.wvc("revert", "beta", "--no-rebuild")
+        family.put("beta", family.path / "../child")
+
+    refused(
+        family, 3, "revert", "HEAD" if rev == "HEAD" else "HEAD~5", says=" added no task that is still here",
+        hint="name a task, or undo other commits with `git revert`",
+    )  # fmt: skip
+
+
+def test_what_is_neither_a_task_nor_a_revision(two, refused):
+    refused(two, 3, "revert", "nobody", says="no task 'nobody' at", hint="run `wvc status` to see the tasks")
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_commit(two, refused):
+    refused(two, 3, "revert", "alpha", "--device", "cuda:99", says="--device cuda:99: torch sees")
+    refused(two, 2, "revert", "alpha", "--device", "tpu", says="--device tpu names no device")
+    two.wvc("revert", "alpha", "--device", "tpu", "--no-rebuild")
+
+
+def test_a_dry_run(family, tmp_path):
+    family.wvc("checkout", "-o", tmp_path / "out")
+    before = family.everything()
+
+    done = family.json("revert", "alpha", "--cascade", "--dry-run")
+
+    assert (done["commit"], done["audit"], done["rebuilt"]) == (None, None, [])
+    assert done["tasks"] == ["alpha", "child", "grand"]
+    assert family.wvc("revert", "beta", "-n") == "would take out beta, and change the recipes: prod, rest\n"
+    assert family.wvc("revert", "grand", "-n") == "would take out grand, and change the recipes: none\n"
+    assert family.everything() == before
+
+
+def test_staged_versions_and_staged_recipes_lose_the_task(two, templates):
+    two.json("add", templates.beta, "--task", "alpha")
+    two.json("add", templates.beta, "--task", "other")
+    two.wvc("recipe", "save", "draft", "--tasks", "alpha,beta=2")
+
+    two.wvc("revert", "alpha", "--no-rebuild")
+
+    assert two.json("status")["staged"] == {".wvc/recipes/draft.toml": "new", ".wvc/tasks/other.json": "new"}
+    assert two.json("recipe", "show", "draft")["tasks"] == ["beta=2.0"]
+
+
+def test_a_task_added_again_is_another_one(two, templates):
+    first = two.manifest("alpha")
+    two.wvc("revert", "alpha", "--no-rebuild")
+
+    two.put("alpha", templates.alpha)
+
+    second = two.manifest("alpha")
+    assert second["version"] == first["version"]
+    assert second["uuid"] != first["uuid"]
+    assert second["added"] > two.manifest("beta")["added"]
+    assert [task["task"] for task in two.json("status")["tasks"]] == ["beta", "alpha"]
+
+
+def test_plain_git_brings_the_same_task_back(family, models, templates, tmp_path):
+    manifest = family.manifest("alpha")
+    family.wvc("revert", "alpha", "--keep-derived", "--no-rebuild")
+
+    family.git("revert", "--no-edit", "HEAD")
+
+    assert family.manifest("alpha") == manifest
+    assert [task["task"] for task in family.json("status")["tasks"]] == ["alpha", "beta", "child", "grand"]
+    assert family.json("recipe", "show", "prod")["tasks"] == ["alpha=0.5", "beta"]
+    assert not (family.path / ".wvc/removals").exists()
+    family.wvc("checkout", "--tasks", "alpha", "-o", tmp_path / "out")
+    assert models.contents(tmp_path / "out") == models.contents(templates.alpha)
+
+
+def test_older_revisions_still_have_the_task(two, models, templates, tmp_path):
+    two.wvc("revert", "alpha", "--no-rebuild")
+
+    two.wvc("checkout", "HEAD~1", "--tasks", "alpha", "-o", tmp_path / "out")
+
+    assert models.contents(tmp_path / "out") == models.contents(templates.alpha)
+
+
+def test_the_users_own_files_stay_as_they_are(two):
+    (two.path / "mine").write_text("mine")
+    two.git("add", "mine")
+
+    two.wvc("revert", "alpha", "--no-rebuild")
+
+    assert two.git("status", "--porcelain") == "A  mine"
+
+
+def test_the_library_reverts_too(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+
+    done = two.api().revert("alpha", reason="test", jobs=1, device="cpu")
+
+    assert isinstance(done, Reverted)
+    assert [rebuilt.recipe for rebuilt in done.rebuilt] == ["out", "default"]
