@@ -244,16 +244,14 @@ class Sandbox:
         return json.loads((self.path / f".wvc/tasks/{task}.json").read_text())
 
     def everything(self) -> dict[str, bytes]:
-        """Return every file of wvc's and of the work tree, and the branch: what a refused command must not change."""
-        left_out = {".git/index"}
-        paths = [p for p in self.path.rglob("*") if ".git" not in p.relative_to(self.path).parts]
-        paths += (self.path / ".git/wvc").rglob("*")
-        found = {
-            name: path.read_bytes() if path.is_file() else b"directory"
+        """Return every file of wvc's and of the work tree, and the branches: what a refused command must not change."""
+        roots = [path for path in self.path.iterdir() if path.name != ".git"]
+        roots += [self.path / ".git" / name for name in ("wvc", "refs", "HEAD")]
+        paths = [path for root in roots for path in (root, *root.rglob("*"))]
+        return {
+            path.relative_to(self.path).as_posix(): path.read_bytes() if path.is_file() else b"directory"
             for path in paths
-            if (name := path.relative_to(self.path).as_posix()) not in left_out
         }
-        return found | {"HEAD": self.git("rev-parse", "HEAD").encode()}
 
 
 @dataclass(frozen=True)
@@ -290,6 +288,12 @@ def templates(tmp_path_factory, _home):
         two.put("alpha", made.alpha)
         two.put("beta", made.beta)
     return made
+
+
+@pytest.fixture(scope="session")
+def sandbox():
+    """Drive a repository that is at a path: ``sandbox(path)``."""
+    return Sandbox
 
 
 @pytest.fixture

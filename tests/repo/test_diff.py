@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from weightvc.repo.decode import SPAN
 from weightvc.repo.diff import _layer
 from weightvc.util.errors import BadInput
 
@@ -150,7 +151,10 @@ def test_reshaped_and_missing_tensors_count_as_unchanged(two, models, tensors, t
 
 def test_large_tensors(repository, models, tmp_path):
     made = torch.Generator().manual_seed(1)
-    base = {"w": torch.randn(1201, 1031, generator=made), "h": torch.randn(2_600_001, generator=made).bfloat16()}
+    base = {
+        "w": torch.randn(SPAN // 4 // 500 + 3, 500, generator=made),
+        "h": torch.randn(SPAN // 2 + 4097, generator=made).bfloat16(),
+    }
     repo = repository(models.write(tmp_path / "base", base, files={}))
     tuned = [models.tuned(base, seed) for seed in (1, 2)]
     repo.put("a", models.write(tmp_path / "a", tuned[0], files={}))

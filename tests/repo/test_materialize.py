@@ -87,7 +87,7 @@ def wide(seed):
     """Return a model whose matrix and vector each take several spans."""
     made = torch.Generator().manual_seed(seed)
     return {
-        "layer.0.weight": torch.randn(2100, 520, generator=made),
+        "layer.0.weight": torch.randn(SPAN // 4 // 300 + 9, 300, generator=made),
         "layer.0.bias": torch.randn(SPAN // 4 + 4099, generator=made),
         "layer.1.weight": torch.randn(64, 300, generator=made).bfloat16(),
         "layer.2.weight": torch.randn(20, 20, generator=made).double(),
@@ -107,10 +107,13 @@ def wide_models(tmp_path_factory, models):
     return root, tensors
 
 
-@pytest.fixture
-def wide_repo(repository, wide_models):
+@pytest.fixture(scope="module")
+def wide_repo(sandbox, wide_models):
+    """Tests of this module only check out of it."""
     root, _ = wide_models
-    repo = repository(root / "base")
+    repo = sandbox(root / "repo")
+    repo.path.mkdir()
+    repo.wvc("init", "--base", root / "base")
     for name in ("a", "b", "c"):
         repo.json("add", root / name, "--task", name)
     repo.wvc("commit", "-m", "Add tasks")

@@ -122,7 +122,7 @@ def test_nan_payloads_come_back_and_are_recorded(empty, models, tmp_path):
     assert "warning  3 non-finite values" in empty.wvc("show", "odd")
 
 
-def big(seed, rows=1031):
+def big(seed, rows=SPAN // 4 // 1033 + 5):
     """Return tensors of which one is larger than a span, in every mergeable dtype's width that matters."""
     made = torch.Generator().manual_seed(seed)
     whole = torch.randn(rows, 1033, generator=made)
