@@ -52,6 +52,7 @@ def _lines(result: "Added") -> Iterator[str]:
     moved = "" if result.relative_norm is None else f"; moved {100 * result.relative_norm:.2f} % of the base's norm"
     if not result.staged:
         yield f"would add task {result.task}: {counts}, {size(result.bytes)}{moved}"
+        yield f"peak memory {size(result.peak_bytes or 0)}"
         return
     ratio = share(result.stored_bytes, result.bytes)
     yield f"staged task {result.task}: {counts}{moved}"

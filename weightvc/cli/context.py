@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -41,7 +41,7 @@ class Context:
     def progress(self) -> Progress:
         """Return bars on a terminal's standard error; silence when piped, in CI, or under ``--json`` or ``-q``."""
         off = self.json or self.quiet or os.environ.get("WVC_NO_PROGRESS") or os.environ.get("CI")
-        if off or not sys.stderr.isatty():
+        if off or not _terminal(sys.stderr):
             return SILENT
         bars: Progress = import_module("weightvc.cli.bars").Bars()
         return bars
@@ -52,7 +52,7 @@ class Context:
             click.echo(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
             return
         text = "".join(f"{line}\n" for line in lines)
-        if text.count("\n") > _LONG and sys.stdout.isatty() and not self.no_pager:
+        if text.count("\n") > _LONG and _terminal(sys.stdout) and not self.no_pager:
             click.echo_via_pager(text)
         else:
             click.echo(text, nl=False)
@@ -73,6 +73,11 @@ class Context:
 
 
 pass_context = click.make_pass_decorator(Context)
+
+
+def _terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream leads to a terminal; Python has no stream where the descriptor was closed."""
+    return stream is not None and stream.isatty()
 
 
 def printable_lines(text: str) -> str:

@@ -29,6 +29,7 @@ def command(
     ctx.note(result.warnings, "warning")
     if result.commit is None:
         lines = [f"would make {result.repository} over {result.base.tensors} tensors, {size(result.base.bytes)}"]
+        lines.append(f"peak memory {size(result.peak_bytes or 0)}")
     else:
         ratio = share(result.base.stored_bytes, result.base.bytes)
         lines = [

@@ -121,26 +121,31 @@ class _Failure:
 
 def run() -> None:
     """Run the command line and exit with the code of :mod:`weightvc.cli.exits`."""
-    state = Context(json="--json" in sys.argv[1:])
+    state = Context()
     failure = _invoke(state)
-    if failure is None:
-        code = state.code
-    else:
-        code = failure.code
-        if failure.what:
-            state.fail(failure.kind, failure.what, failure.hint)
+    code = state.code if failure is None else failure.code
     try:
-        sys.stdout.flush()
+        if failure is not None and failure.what:
+            state.json = state.json or "--json" in sys.argv[1:]
+            state.fail(failure.kind, failure.what, failure.hint)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = exits.BROKEN_PIPE
-    if code == exits.BROKEN_PIPE:
+    if code == exits.BROKEN_PIPE and sys.stdout is not None:  # or Python complains when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def _invoke(state: Context) -> _Failure | None:
+    """Run the command. Not by click's ``main``, which ends the process with 1 when a pipe breaks."""
     try:
-        cli.main(prog_name="wvc", obj=state, standalone_mode=False)
+        if os.environ.get("_WVC_COMPLETE"):
+            cli.main(prog_name="wvc", obj=state)  # answers the shell, and exits
+        with cli.make_context("wvc", sys.argv[1:], obj=state) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as done:
+        state.code = done.exit_code
     except WeightvcError as error:
         if state.verbose:
             traceback.print_exc()
@@ -153,7 +158,7 @@ def _invoke(state: Context) -> _Failure | None:
         return _Failure(exits.USAGE, "UsageError", error.format_message(), f"see `{where} --help`")
     except click.ClickException as error:
         return _Failure(exits.REQUEST, "RequestError", error.format_message())
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, EOFError, click.Abort):
         return _Failure(exits.INTERRUPTED, "Interrupted", "interrupted; nothing was left half-made")
     except BrokenPipeError:
         return _Failure(exits.BROKEN_PIPE)
