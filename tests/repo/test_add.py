@@ -185,7 +185,10 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
 
     assert done["tensors"] == {"matched": 17, "added": 0, "removed": 0, "reshaped": 0}
     assert (done["staged"], done["stored_bytes"], done["bytes"]) == (False, 0, 6404)
-    assert text == "would add task x: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm\n"
+    assert done["peak_bytes"] > 64 * 2**20
+    first, second = text.splitlines()
+    assert first == "would add task x: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm"
+    assert second.startswith("peak memory ")
     assert two.everything() == before
 
 

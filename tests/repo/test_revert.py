@@ -100,11 +100,11 @@ def test_directories_are_rebuilt_in_place_and_proved(two, models, templates, tmp
 
     beta, base = two.manifest("beta")["version"], two.json("status")["base"]
     assert [tuple(rebuilt.values()) for rebuilt in done["rebuilt"]] == [
-        ("merged", before["merged"], beta, str(tmp_path / "merged"), True),
-        ("exact", before["exact"], base, str(tmp_path / "exact"), True),
-        ("default", None, beta, None, True),
+        ("merged", ["beta"], before["merged"], beta, str(tmp_path / "merged"), True),
+        ("exact", [], before["exact"], base, str(tmp_path / "exact"), True),
+        ("default", ["beta"], None, beta, None, True),
     ]
-    assert [*done["rebuilt"][0]] == ["recipe", "before", "after", "output", "proved"]
+    assert [*done["rebuilt"][0]] == ["recipe", "tasks", "before", "after", "output", "proved"]
     assert models.contents(tmp_path / "merged") == models.contents(templates.beta)
     assert models.contents(tmp_path / "exact") == models.contents(templates.base)
     assert (tmp_path / "other/wvc.lock.json").read_bytes() == other

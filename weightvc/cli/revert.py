@@ -48,6 +48,5 @@ def _lines(result: "Reverted") -> Iterator[str]:
         yield f"kept tasks that derive from it: {listed(result.dependants)}"
     for rebuilt in result.rebuilt:
         where = f" in {rebuilt.output}" if rebuilt.output else ""
-        made = " + ".join(rebuilt.tasks) or "no task is left, so it is the base"
-        yield f"rebuilt {rebuilt.recipe}{where}: {made}"
-        yield f"  digest {rebuilt.after[:16]}, equal to a build that never had the task"
+        left = "" if rebuilt.tasks else " (no task is left: the base)"
+        yield f"rebuilt {rebuilt.recipe}{where}: {rebuilt.after[:16]}{left}, equal to a build that never had the task"

@@ -31,7 +31,8 @@ def _task(task: "ShownTask") -> Iterator[str]:
     total = sum(task.tensors.values())
     ratio = share(task.stored_bytes, task.bytes)
     yield f"source   {task.source}, {total} tensors: {_counts(task.tensors)} ({_counts(task.dtypes)})"
-    yield f"stored   {size(task.stored_bytes)} of {size(task.bytes)} ({ratio}), {_counts(task.codecs)}"
+    how = f", {_counts(task.codecs)}" if task.codecs else ""
+    yield f"stored   {size(task.stored_bytes)} of {size(task.bytes)} ({ratio}){how}"
     if task.lineage:
         yield f"from     {listed(task.lineage)}"
     if task.renamed:

@@ -35,7 +35,10 @@ _SAMPLED_CHUNKS = 4
 
 @dataclass(frozen=True)
 class Added:
-    """What add did. ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed."""
+    """What add did, or, for a dry run, would do, with ``peak_bytes`` of memory at most.
+
+    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed.
+    """
 
     task: str
     manifest: Version
@@ -46,6 +49,7 @@ class Added:
     relative_norm: float | None
     notes: list[str] = field(default_factory=list)
     staged: bool = True
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         if not options.force_base:
             _refuse_unrelated(path, matched, relative)
         if options.dry_run:
-            return _planned(name, checkpoint, state.base, matched, relative)
+            return _planned(name, checkpoint, state.base, matched, relative, options)
         shot = snapshot.take(
             checkpoint, repo.store, base=state.base, names=matched.names, options=options.store, progress=progress
         )
@@ -203,8 +207,11 @@ def _notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[s
     return notes
 
 
-def _planned(name: str, checkpoint: Checkpoint, base: Manifest, matched: Alignment, relative: float | None) -> Added:
+def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors are read
+    name: str, checkpoint: Checkpoint, base: Manifest, matched: Alignment, relative: float | None, options: Options
+) -> Added:
     total = sum(spec.nbytes for spec in checkpoint.tensors.values())
     counts = {"matched": len(matched.names)} | _unmatched(checkpoint, base, matched)
     notes = _notes(checkpoint, base, matched)
-    return Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False)
+    peak = snapshot.peak_bytes(checkpoint, options.store)
+    return Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)

@@ -84,7 +84,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     with output.building(directory) as made:
         lock = builder.write(made, progress)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
-    output.record(repo, directory)
+        output.record(repo, directory)
     seconds = time.monotonic() - begun
     return replace(result, seconds=seconds, digest=lock.digest, lock=str(directory / locks.NAME))
 

@@ -30,12 +30,13 @@ class Base:
 
 @dataclass(frozen=True)
 class Initialized:
-    """What init did; ``commit`` is ``None`` for a dry run."""
+    """What init did; for a dry run ``commit`` is ``None`` and ``peak_bytes`` what it would need of memory at most."""
 
     repository: str
     base: Base
     commit: str | None
     warnings: tuple[str, ...] = ()
+    peak_bytes: int | None = None
 
 
 def init(
@@ -55,7 +56,7 @@ def init(
         if found is not None:
             _refuse_second(found)
         if dry_run:
-            return _planned(directory, checkpoint)
+            return _planned(directory, checkpoint, options)
         git = found or _make(directory, undo)
         repo = handle(git)
         shot = snapshot.take(checkpoint, repo.store, base=None, names={}, options=options, progress=progress)
@@ -69,9 +70,10 @@ def init(
     return Initialized(str(git.work_tree), done, committed.commit, tuple(committed.warnings))
 
 
-def _planned(directory: Path, checkpoint: Checkpoint) -> Initialized:
+def _planned(directory: Path, checkpoint: Checkpoint, options: snapshot.Options) -> Initialized:
     total = sum(spec.nbytes for spec in checkpoint.tensors.values())
-    return Initialized(str(directory), Base(Version(""), len(checkpoint.tensors), total, 0), None)
+    base = Base(Version(""), len(checkpoint.tensors), total, 0)
+    return Initialized(str(directory), base, None, peak_bytes=snapshot.peak_bytes(checkpoint, options))
 
 
 def _find(directory: Path) -> GitDir | None:

@@ -95,10 +95,10 @@ def building(final: Path) -> Iterator[Path]:
 
 
 def record(repo: Handle, directory: Path) -> None:
-    """Note that ``directory`` was written by checkout, so that a removal can find it."""
+    """Note that checkout is about to write ``directory``, so that a removal can find it whatever happens."""
     fsio.make_dirs(repo.local)
     with fsio.locked(repo.local / "lock", shared=False):
-        known = [path for path in recorded(repo) if path.is_dir()]
+        known = recorded(repo)
         if directory not in known:
             fsio.write_file(repo.outputs, json.dumps([str(path) for path in [*known, directory]]).encode())
 

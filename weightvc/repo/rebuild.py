@@ -30,10 +30,13 @@ from weightvc.util.progress import Progress
 class Rebuilt:
     """One model without the task. ``before`` is known where an output directory held the model.
 
+    ``tasks`` are those that are left; with none, the model is the base.
+
     ``proved`` says that a build from the twin store, which has nothing of the task, gave the same digest.
     """
 
     recipe: str
+    tasks: tuple[str, ...]
     before: str | None
     after: str
     output: str | None
@@ -83,7 +86,8 @@ class Rebuild:
                     )
                     self.warnings.append(f"{left}: {error.what}")
                 else:
-                    yield Rebuilt(target.label, was, after, where, proved=True)
+                    tasks = tuple(map(str, target.recipe.without(self._names).tasks))
+                    yield Rebuilt(target.label, tasks, was, after, where, proved=True)
 
     def _directories(self) -> Iterator[_Target]:
         for directory in output.recorded(self._repo):

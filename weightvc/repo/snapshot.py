@@ -38,6 +38,12 @@ class Options:
     allow_nonfinite: bool = False
 
 
+def peak_bytes(checkpoint: Checkpoint, options: Options) -> int:
+    """Estimate the peak private memory of :func:`take`: the libraries, and a decoded base tensor a thread."""
+    sizes = sorted((spec.nbytes for spec in checkpoint.tensors.values()), reverse=True)
+    return 64 * 2**20 + sum(sizes[: options.jobs]) + options.jobs * 8 * 2**20
+
+
 @dataclass(frozen=True)
 class _Item:
     """One tensor to store, and the base's counterpart."""
