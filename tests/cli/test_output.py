@@ -1,0 +1,316 @@
+"""What people read: every command's whole output, volatile parts masked."""
+
+import pytest
+
+from weightvc.cli.main import COMMANDS, SECTIONS
+
+
+@pytest.fixture
+def told(two, masked, tmp_path):
+    """Run a command that must succeed and return its masked output."""
+
+    def tell(*arguments):
+        return masked(two.wvc(*arguments), out=tmp_path / "out", repo=two.path)
+
+    return tell
+
+
+@pytest.fixture
+def family(two, templates):
+    two.put("child", templates.base, "--derived-from", "alpha", "--derived-from", "beta")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    two.wvc("commit", "-m", "Save prod")
+    return two
+
+
+def test_help_lists_every_command_with_its_summary(wvc):
+    text = wvc("--help").out
+
+    assert text.startswith("Usage: wvc [OPTIONS] COMMAND [ARGS]...\n\n  Git for neural-network weights: task deltas,")
+    for section, commands in SECTIONS.items():
+        assert f"\n{section}:\n" in text
+        for name, summary in commands.items():
+            assert f"  {name}" in text
+            assert summary in text
+    for option in ("-C DIR", "--json", "-q, --quiet", "-v, --verbose", "--no-pager", "--version", "-h, --help"):
+        assert f"  {option} " in text
+    assert wvc("-h").out == text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(wvc, command):
+    ran = wvc(command, "--help")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"Usage: wvc {command} ")
+    assert len(ran.out.splitlines()[2]) > 10
+    if command != "recipe":
+        assert "  --json" in ran.out
+
+
+def test_checkout_lists_its_methods(wvc):
+    text = wvc("checkout", "--help").out
+
+    assert "Methods (--method):\n    opcm-s           OPCM whose projection depends on subspaces only" in text
+    assert "    task_arithmetic  sum of the task vectors, -p scaling=…\n" in text
+
+
+def test_init(wvc, templates, masked, tmp_path):
+    ran = wvc("init", tmp_path / "new", "--base", templates.base)
+
+    assert masked(ran.out, repo=tmp_path / "new") == (
+        "REPO: base ID with 17 tensors\n SIZE stored in SIZE ( N %)\ncommit ID\n"
+    )
+
+
+def test_add_and_commit(told, templates):
+    assert told("add", templates.alpha, "--task", "more") == (
+        "staged task more: 2 same, 15 delta; moved 5.00 % of the base's norm\n"
+        " SIZE stored in SIZE ( N %); now run `wvc commit -m MESSAGE`\n"
+    )
+    assert told("commit", "-m", "More") == "commit ID: more\n"
+
+
+def test_status_of_nothing(empty, masked):
+    assert masked(empty.wvc("status"), repo=empty.path) == (
+        "REPO at ID, base ID, method opcm-s\nno tasks yet; add one with `wvc add PATH --task NAME`\n"
+    )
+
+
+def test_status(family, told, templates):
+    family.json("add", templates.alpha, "--task", "new")
+    family.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    family.wvc("recipe", "save", "same", "--tasks", "alpha")
+    family.wvc("recipe", "rm", "same")
+    family.wvc("checkout", "--tasks", "alpha")
+
+    assert told("status") == (
+        "REPO at ID, base ID, method opcm-s\n"
+        "\n"
+        "TASK   VERSION       ADDED                   SIZE   STORED\n"
+        "alpha  ID  TIME SIZE SIZE N %\n"
+        "beta   ID  TIME SIZE SIZE N %\n"
+        "child  ID  TIME SIZE SIZE N %\n"
+        "recipes: prod\n"
+        "\n"
+        "staged for the next `wvc commit`:\n"
+        "  changed: .wvc/recipes/prod.toml\n"
+        "  new: .wvc/tasks/new.json\n"
+        "checked out: REPO/model\n"
+    )
+
+
+def test_staging_what_is_committed_already_is_no_change(family):
+    family.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+
+    assert family.json("status")["staged"] == {}
+
+
+def test_log(family, told):
+    family.wvc("revert", "child", "--no-rebuild")
+
+    assert told("log") == (
+        "ID  TIME  wvc revert: take out child  -child\n"
+        "ID  TIME  Save prod\n"
+        "ID  TIME  Add child  +child\n"
+        "ID  TIME  Add beta  +beta\n"
+        "ID  TIME  Add alpha  +alpha\n"
+        "ID  TIME  wvc init: base base\n"
+    )
+    assert told("log", "child", "--limit", "1") == "ID  TIME  wvc revert: take out child  -child\n"
+
+
+def test_the_log_of_a_new_version(told, two, templates):
+    two.put("alpha", templates.beta)
+
+    assert told("log", "--limit", "1") == "ID  TIME  Add alpha  ~alpha\n"
+
+
+def test_the_graph_of_lineage(family, told, templates):
+    family.put("grand", templates.base, "--derived-from", "child")
+
+    assert told("log", "--graph") == (
+        "base\n├─ alpha\n│  └─ child\n│     └─ grand\n└─ beta\n   └─ child\n      └─ grand\n"
+    )
+    family.wvc("revert", "alpha", "--keep-derived", "--no-rebuild")
+    family.wvc("revert", "beta", "--keep-derived", "--no-rebuild")
+    assert told("log", "--graph") == "base\n└─ child (from alpha, beta, removed)\n   └─ grand\n"
+
+
+@pytest.mark.usefixtures("family")
+def test_show_a_task(told):
+    assert told("show", "child") == (
+        "task child\n"
+        "version  ID\n"
+        "uuid     UUID\n"
+        "added    TIME\n"
+        "source   safetensors, 17 tensors: 17 same (1 I64, 9 F32, 3 BF16, 3 F16, 1 F64)\n"
+        "stored SIZE of SIZE ( N %)\n"
+        "from     alpha, beta\n"
+        "files    1_Pooling/config.json, README.md, config.json, modules.json, tokenizer.json, tokenizer_config.json\n"
+    )
+
+
+@pytest.mark.usefixtures("family")
+def test_show_a_revision(told):
+    assert told("show", "HEAD~1") == (
+        "commit ID\nAda <ada@example.com>  TIME\n    Add child\nadded: child\ntasks: alpha, beta, child\n"
+    )
+    assert told("show", "HEAD").endswith("    Save prod\ntasks: alpha, beta, child\nrecipes: prod\n")
+    assert told("show", "HEAD~4").endswith("    wvc init: base base\ntasks: none\n")
+
+
+def test_diff(told):
+    assert told("diff", "beta") == (
+        "     tensors  changed  relative norm\nall       16       12         0.0432\n"
+    )  # fmt: skip
+    assert told("diff", "alpha", "beta", "--layers") == (
+        "                            tensors  changed A  changed B  differing  norm A  norm B   cosine  sign conflict\n"
+        "embeddings.word_embeddings        1          1          0          1  0.0500  0.0000        -         0.0000\n"
+        "empty                             1          0          0          0       -       -        -         0.0000\n"
+        "encoder.layer.0                   4          4          4          4  0.0473  0.0498   0.0039         0.4915\n"
+        "encoder.layer.1                   4          4          4          4  0.0499  0.0497  -0.0246         0.4786\n"
+        "encoder.layer.2                   4          4          4          4  0.0538  0.0537   0.1126         0.4487\n"
+        "logit_scale                       1          1          0          1  0.0472  0.0000        -         0.0000\n"
+        "pooler                            1          1          0          1  0.0490  0.0000        -         0.0000\n"
+        "all                              16         15         12         15  0.0500  0.0432   0.0246         0.3393\n"
+    )
+
+
+def test_diff_as_markdown(told):
+    assert told("diff", "alpha", "beta", "--md") == (
+        "**alpha** (A) against **beta** (B)\n"
+        "\n"
+        "|  | tensors | changed A | changed B | differing | norm A | norm B | cosine | sign conflict |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
+        "| all | 16 | 15 | 12 | 15 | 0.0500 | 0.0432 | 0.0246 | 0.3393 |\n"
+    )
+    assert told("diff", "beta", "--md").splitlines()[0] == "**beta** (A) against the base"
+
+
+def test_diff_can_decide_the_exit_code(two, templates):
+    two.put("copy", templates.base)
+
+    assert [two.run("diff", *which, "--exit-code").code for which in (["alpha", "beta"], ["alpha"], ["copy"])] == [
+        1,
+        1,
+        0,
+    ]
+    assert two.run("diff", "alpha", "alpha", "--exit-code").code == 0
+    assert two.run("diff", "alpha", "beta").code == 0
+
+
+def test_checkout(told, tmp_path):
+    out = tmp_path / "out"
+    assert told("checkout", "--tasks", "alpha,beta=0.5", "-o", out) == (
+        "OUT: alpha + beta=0.5 by opcm-s, 17 tensors, SIZE in N s\ndigest ID\n"
+    )
+    assert told("-v", "checkout", "-o", out).splitlines()[1] == "tensors: 2 base, 9 elementwise, 6 projected"
+    assert told("checkout", "--tasks", "alpha", "-o", out).startswith("OUT: alpha bit for bit, 17 tensors")
+    assert told("checkout", "--tasks", "", "-o", out).startswith("OUT: the base bit for bit, 17 tensors")
+
+
+def test_checkout_dry_run(told):
+    lines = told("checkout", "--dry-run", "--jobs", "1").splitlines()
+
+    assert lines[0] == "would write 17 tensors, SIZE, to REPO/model: alpha + beta by opcm-s"
+    assert lines[1:] == ["reads SIZE", "scratch SIZE", "peak memory SIZE"]
+
+
+def test_recipes(family, told):
+    family.wvc("recipe", "save", "draft", "--tasks", "beta", "--method", "task_arithmetic")
+
+    assert told("recipe", "list") == (
+        "draft  task_arithmetic  beta              staged\nprod   opcm-s           alpha + beta=0.5\n"
+    )
+    assert told("recipe", "show", "draft") == (
+        "recipe      draft (staged)\ntasks       beta\nmethod      task_arithmetic\n-p scaling  1.0\ndigest      ID\n"
+    )
+
+
+def test_revert(family, told, tmp_path):
+    family.wvc("checkout", "--tasks", "alpha,beta", "-o", tmp_path / "out")
+
+    assert told("revert", "alpha", "--keep-derived") == (
+        "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
+        "changed recipes: prod\n"
+        "kept tasks that derive from it: child\n"
+        "rebuilt out in OUT: ID, equal to a build that never had the task\n"
+        "rebuilt prod: ID, equal to a build that never had the task\n"
+        "rebuilt default: ID, equal to a build that never had the task\n"
+    )
+
+
+def test_revert_of_the_last_task(told, two):
+    two.wvc("revert", "beta", "--no-rebuild")
+
+    assert told("revert", "alpha") == (
+        "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
+        "rebuilt default: ID (no task is left: the base), equal to a build that never had the task\n"
+    )
+
+
+def test_verify(two, told, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    assert told("verify", tmp_path / "out", "--replay") == (
+        "ok  files              7 files as locked\n"
+        "ok  model.safetensors  17 tensors as locked\n"
+        "ok  replay             17 tensors rebuilt from sources, byte for byte\n"
+        "digest ID\n"
+    )
+    (tmp_path / "out/config.json").write_text("{}")
+    ran = two.run("verify", tmp_path / "out")
+    assert (ran.code, ran.out.splitlines()[0]) == (1, "FAILED  files              config.json differs")
+
+
+def test_fsck(two, told, masked):
+    assert told("fsck") == "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them\nno problems found\n"
+    assert told("fsck", "--full").startswith("3 manifests, 3 objects, SIZE, read and compared\n")
+    oid = next(entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry)
+    two.object_file(oid).unlink()
+
+    ran = two.run("fsck")
+
+    assert ran.code == 1
+    names = [
+        f"beta: encoder.layer.{n}.{part}"
+        for n in (0, 1, 2)
+        for part in ("attention.query.bias", "attention.query.weight", "output.dense.weight", "output.norm.weight")
+    ]
+    assert masked(ran.out).splitlines() == [
+        "missing: ID: not in the store",
+        f"  needed by {', '.join(names[:10])} and 3 more",
+        "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them",
+        "1 problems found",
+    ]
+
+
+def test_fsck_counts_what_nothing_refers_to(two, templates):
+    two.wvc("add", templates.root / "models/alpha", "--task", "x", "--codec", "raw")
+    (two.path / ".git/wvc/stage/tasks/x.json").unlink()
+
+    assert "objects that nothing refers to\n" in two.wvc("fsck")
+
+
+def test_env(wvc):
+    lines = wvc("env").out.splitlines()
+
+    assert [line.split()[0] for line in lines] == [
+        "wvc", "python", "platform", "cores", "git", "torch", "numpy", "zstandard", "xxhash", "blake3", "click",
+        "GitPython", "rich",
+    ]  # fmt: skip
+
+
+def test_the_version(wvc):
+    from importlib import metadata
+
+    assert wvc("--version").out == f"wvc {metadata.version('weightvc')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(wvc, shell):
+    ran = wvc("completion", shell)
+
+    assert ran.code == 0
+    assert "_WVC_COMPLETE" in ran.out
+    assert shell in ran.out
