@@ -9,7 +9,7 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, columns, pass_context, size
-from weightvc.merge.table import METHODS
+from weightvc.merge import table
 
 if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _methods() -> str:
     lines = ["\b", "Methods (--method):"]
-    for info in METHODS.values():
+    for info in table.METHODS.values():
         params = "".join(f", -p {param.name}=…" for param in info.params)
         lines.append(f"  {info.name:<16} {info.summary}{params}")
     return "\n".join(lines)
@@ -50,6 +50,7 @@ def command(
     One task alone comes back bit for bit, with its other files. The directory gets a wvc.lock.json, from which
     `wvc verify` checks it and `wvc verify --replay` builds it again.
     """
+    asked = wanted(rev, request)  # first: a usage error need not load torch
     where = repo.checkout.Options(
         output=None if output is None else Path(output),
         device=device,
@@ -58,13 +59,15 @@ def command(
         force=force,
         dry_run=dry_run,
     )
-    result = repo.checkout.checkout(ctx.repository(), wanted(rev, request), where, ctx.progress())
+    result = repo.checkout.checkout(ctx.repository(), asked, where, ctx.progress())
     ctx.note(result.notes)
     ctx.emit("checkout", result, _lines(result, ctx.verbose))
 
 
 def wanted(rev: str, options: dict[str, Any]) -> Any:
     """Return the request that the shared recipe options describe."""
+    if options["method"] is not None:
+        table.check(options["method"], options["params"])
     names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch")
     return repo.resolve.Request(rev, *(options[name] for name in names))
 

@@ -11,6 +11,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DTYPES = ("F64", "F32", "F16", "BF16")
+"""What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -70,7 +73,11 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 
 def _split(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [item.strip() for item in value.split(",") if item.strip()]
+    if value is None:
+        return None
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    import_module("weightvc.objects.recipe").parse_tasks(items)
+    return items
 
 
 def jobs(function: F) -> F:
@@ -107,7 +114,7 @@ def recipe(function: F) -> F:
             click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe, or a recipe file."),
             click.option("--method", help="Merge method; `wvc checkout --help` lists them."),
             click.option("-p", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Method parameter."),
-            click.option("--dtype", metavar="D", help="Cast the result: F64, F32, F16 or BF16."),
+            click.option("--dtype", type=click.Choice(DTYPES, case_sensitive=False), help="Cast the result."),
             click.option(
                 "--on-int-mismatch",
                 type=click.Choice(["error", "base"]),

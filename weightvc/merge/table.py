@@ -122,17 +122,22 @@ def create(name: str, params: Mapping[str, Scalar]) -> "Fold":
     Raises:
         UsageError: an unknown method or parameter, or a value out of range.
     """
-    known = {param.name: param for param in describe(name).params}
-    if unknown := sorted(params.keys() - known.keys()):
-        takes = f"it takes {listed(list(known))}" if known else "it takes none"
-        raise UsageError(f"method {name} has no parameter {listed(unknown)}", takes)
-    values = {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
+    values = check(name, params)
     try:
         return cast("Fold", _kind(name)(**values))
     except UsageError:
         raise
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from error
+
+
+def check(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return every parameter of the method ``name`` with its value, loading no tensors; raises as :func:`create`."""
+    known = {param.name: param for param in describe(name).params}
+    if unknown := sorted(params.keys() - known.keys()):
+        takes = f"it takes {listed(list(known))}" if known else "it takes none"
+        raise UsageError(f"method {name} has no parameter {listed(unknown)}", takes)
+    return {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
 
 
 def params_of(method: "Fold") -> dict[str, Scalar]:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weightvc.merge import table
-from weightvc.merge.method import Fold
 from weightvc.objects.ids import is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.manifest import Manifest
@@ -16,6 +16,9 @@ from weightvc.repo.repository import Handle, recipe_path, task_path
 from weightvc.repo.state import State, load, load_commit
 from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, printable
+
+if TYPE_CHECKING:  # it needs torch, and recipes are kept without
+    from weightvc.merge.method import Fold
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Resolved:
 
     state: State
     recipe: Recipe
-    method: Fold
+    method: "Fold"
     tasks: tuple[Manifest, ...]
 
     @property

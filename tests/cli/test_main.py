@@ -1,0 +1,163 @@
+"""Exit codes, global options, and how runs end."""
+
+import errno
+import sys
+
+import click
+import pytest
+
+from weightvc.cli import exits, main
+from weightvc.util import errors
+
+
+@pytest.fixture
+def failing(monkeypatch, wvc):
+    """Run a command that raises what it is told to."""
+
+    def run(error, *options):
+        @click.command()
+        def command():
+            raise error
+
+        monkeypatch.setattr("weightvc.cli.env.command", command)
+        return wvc(*options, "env")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (errors.UsageError("what", "next"), 2, "wvc: what\nhint: next\n"),
+        (errors.RequestError("what"), 3, "wvc: what\n"),
+        (errors.BadInput("line\x1b[2Jone\nline two"), 3, "wvc: line\\u001b[2Jone\nline two\n"),
+        (errors.Unsupported("what"), 3, "wvc: what\n"),
+        (errors.NotFound("what"), 3, "wvc: what\n"),
+        (errors.Corrupt("what"), 4, "wvc: what\nhint: run `wvc fsck --full` to see what is damaged\n"),
+        (errors.Missing("what"), 4, "wvc: what\n"),
+        (click.UsageError("bad"), 2, "wvc: bad\nhint: see `wvc env --help`\n"),
+        (click.ClickException("bad"), 3, "wvc: bad\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 3,
+         "wvc: [Errno 28] No space left on device: '/x'\nhint: run it again with -v for the details\n"),
+        (KeyboardInterrupt(), 130, "wvc: interrupted; nothing was left half-made\n"),
+        (EOFError(), 130, "wvc: interrupted; nothing was left half-made\n"),
+        (click.Abort(), 130, "wvc: interrupted; nothing was left half-made\n"),
+        (click.exceptions.Exit(1), 1, ""),
+    ],
+)  # fmt: skip
+def test_how_errors_end(failing, error, code, says):
+    ran = failing(error)
+
+    assert (ran.code, ran.out, ran.err) == (code, "", says)
+
+
+def test_a_bug_keeps_its_traceback(failing):
+    ran = failing(ZeroDivisionError("oops"))
+
+    assert ran.code == 70
+    assert ran.err.startswith("Traceback (most recent call last):\n")
+    assert ran.err.endswith(
+        "ZeroDivisionError: oops\nwvc: this is a bug in wvc: ZeroDivisionError('oops')\n"
+        "hint: report it with the traceback above and `wvc env`\n"
+    )
+
+
+@pytest.mark.parametrize("error", [errors.RequestError("what"), OSError(5, "Input/output error")])
+def test_tracebacks_on_request(failing, error):
+    assert "Traceback" not in failing(error).err
+    assert failing(error, "-v").err.startswith("Traceback (most recent call last):\n")
+
+
+def test_kinds_and_codes():
+    assert exits.code(errors.WeightvcError("x")) == exits.BUG
+    assert exits.kind(errors.Corrupt("x")) == "Corrupt"
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert {exits.code(kind("x")) for kind in kinds} == {2, 3, 4, 70}
+
+
+def test_no_command_prints_help_and_is_a_usage_error(wvc):
+    for arguments in ((), ("recipe",)):
+        ran = wvc(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("Usage: wvc ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nosuch",), "wvc: No such command 'nosuch'.\nhint: see `wvc --help`\n"),
+        (("recipe", "nosuch"), "wvc: No such command 'nosuch'.\nhint: see `wvc recipe --help`\n"),
+        (("add",), "wvc: Missing argument 'PATH'.\nhint: see `wvc add --help`\n"),
+        (("add", "x"), "wvc: Missing option '--task'.\nhint: see `wvc add --help`\n"),
+        (("commit",), "wvc: Missing option '-m' / '--message'.\nhint: see `wvc commit --help`\n"),
+        (("init",), "wvc: Missing option '--base'.\nhint: see `wvc init --help`\n"),
+        (("status", "--bogus"), "wvc: No such option '--bogus'.\nhint: see `wvc status --help`\n"),
+        (("log", "--limit", "0"),
+         "wvc: Invalid value for '--limit': 0 is not in the range x>=1.\nhint: see `wvc log --help`\n"),
+        (("-C", "/no/such", "status"), "wvc: -C /no/such: No such file or directory\nhint: see `wvc --help`\n"),
+    ],
+)  # fmt: skip
+def test_usage_errors(wvc, arguments, says):
+    ran = wvc(*arguments)
+
+    assert (ran.code, ran.out, ran.err) == (2, "", says)
+
+
+def test_quiet_prints_results_and_errors_only(two, models, tmp_path):
+    import torch
+
+    source = models.write(tmp_path / "x", {**models.base(), "head": torch.ones(2)})
+
+    loud, quiet = two.run("add", source, "--task", "x"), two.run("-q", "add", source, "--task", "x")
+
+    assert loud.err == "note: 1 tensors that the base does not have, stored whole: head\n"
+    assert (quiet.err, quiet.out) == ("", loud.out)
+    assert two.run("-q", "show", "nobody").err.startswith("wvc: no task 'nobody'")
+
+
+def test_a_directory_to_start_in(two, wvc):
+    (two.path / "sub").mkdir()
+
+    assert wvc("-C", two.path / "sub", "status").out == two.wvc("status")
+    assert wvc("-C", two.path, "-C", "sub", "status").code == 2
+
+
+def test_paths_are_relative_to_the_directory(two, templates, models):
+    import shutil
+
+    shutil.copytree(templates.alpha, two.path / "mine")
+
+    two.wvc("add", "mine", "--task", "x")
+    two.wvc("checkout", "--tasks", "alpha", "-o", "out")
+
+    assert models.contents(two.path / "out") == models.contents(templates.alpha)
+
+
+def test_the_module_runs_the_command_line(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["wvc", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("weightvc", run_name="__main__")
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("wvc ")
+
+
+def test_standard_streams_may_be_closed(monkeypatch, two):
+    monkeypatch.setattr(sys, "argv", ["wvc", "-C", str(two.path), "status"])
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.chdir(two.path)
+
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+
+    assert ended.value.code == 0
+
+
+def test_the_table_names_every_command_and_its_summary():
+    for name in main.COMMANDS:
+        command = main.cli.get_command(click.Context(main.cli), name)
+        assert command.name == name
+    assert main.cli.get_command(click.Context(main.cli), "nosuch") is None

@@ -1,0 +1,49 @@
+"""How option values are read, and what the shell completes."""
+
+import click
+import pytest
+
+from weightvc.cli.options import Size, TaskName
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("1", 1), ("1000", 1000), ("5GB", 5 * 10**9), ("5gb", 5 * 10**9), ("512MiB", 512 * 2**20), ("1.5K", 1500),
+        ("1.5Ki", 1536), (" 2 TB ", 2 * 10**12), ("3B", 3), (7, 7),
+    ],
+)  # fmt: skip
+def test_sizes(text, nbytes):
+    assert Size().convert(text, None, None) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "1e9", "1 PB", "0", "0.5", "1.2.3", "five"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(
+        click.BadParameter, match=r"is not a size; write for example 5GB or 512MiB|is less than one byte"
+    ):
+        Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("", ["alpha", "beta"]),
+        ("al", ["alpha"]),
+        ("x", []),
+        ("alpha,", ["alpha,beta"]),
+        ("alpha=0.5,b", ["alpha=0.5,beta"]),
+        ("alpha,beta,", []),
+    ],
+)
+def test_task_names_complete_from_the_work_tree(two, monkeypatch, typed, offered):
+    (two.path / "deep/er").mkdir(parents=True)
+    for directory in (two.path, two.path / "deep/er"):
+        monkeypatch.chdir(directory)
+        assert [item.value for item in TaskName().shell_complete(None, None, typed)] == offered
+
+
+def test_outside_a_repository_there_is_nothing_to_complete(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert TaskName().shell_complete(None, None, "") == []
