@@ -39,7 +39,7 @@ def test_each_thread_starts_once_and_first():
 
     def start():
         started.times = getattr(started, "times", 0) + 1
-        counts.append(threading.get_ident())
+        counts.append(threading.current_thread().name)
 
     assert parallel.run(lambda _: started.times, range(20), 3, start) == [1] * 20
     assert len(counts) == len(set(counts)) <= 3
@@ -80,24 +80,38 @@ def test_what_has_begun_is_waited_for():
     assert ended == ["slow"]
 
 
-def test_an_interrupt_cancels_what_has_not_begun(monkeypatch):
-    begun, go = [], threading.Event()
-
-    def interrupted(*_, **__):
-        go.set()
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("when", ["starting", "joining"])
+def test_after_an_interrupt_nothing_works_on(monkeypatch, when):
+    running, done = threading.Event(), []
 
     def job(n):
-        begun.append(n)
-        assert go.wait(5)
+        running.set()
         time.sleep(0.05)
+        done.append(n)
 
-    monkeypatch.setattr(parallel, "wait", interrupted)
+    class Interrupted(threading.Thread):
+        interrupts = 1
+
+        def start(self):
+            super().start()
+            running.wait()
+            if when == "starting":
+                raise KeyboardInterrupt
+
+        def join(self, timeout=None):
+            if when == "joining" and self.interrupts:
+                self.interrupts = 0
+                raise KeyboardInterrupt
+            super().join(timeout)
+
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+
     with pytest.raises(KeyboardInterrupt):
-        parallel.run(job, range(20), 2)
-    count = len(begun)
-    time.sleep(0.12)
-    assert len(begun) == count < 20
+        parallel.run(job, range(1000), 1)
+
+    assert done == [0]
+    time.sleep(0.1)
+    assert done == [0]
 
 
 def test_an_interrupt_within_a_job_is_raised():

@@ -1,8 +1,8 @@
 """Running independent jobs on a few threads: NumPy, zstd, BLAKE3 and torch kernels release the interpreter lock."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ def cores() -> int:
 def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[], None] | None = None) -> list[R]:
     """Return ``job`` of each item, in the items' order, computed on ``jobs`` threads in that order.
 
-    The first failure, or an interrupt, cancels what has not begun, waits for what has, and is raised.
+    The first failure, or an interrupt, keeps what has not begun from beginning, waits for what has, and is raised.
 
     Args:
         job: Called once an item.
@@ -25,13 +25,46 @@ def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[]
         jobs: Number of threads, at least 1.
         start: Called once in each thread before its first job.
     """
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="wvc", initializer=start)
+    work = list(items)
+    results: dict[int, R] = {}
+    failures: list[BaseException] = []
+    stop = threading.Event()
+    taking = threading.Lock()
+    left = iter(range(len(work)))
+
+    def take() -> int | None:
+        with taking:
+            return next(left, None)
+
+    def worker() -> None:
+        try:
+            if start is not None:
+                start()
+            while not stop.is_set() and (at := take()) is not None:
+                results[at] = job(work[at])
+        except BaseException as error:  # noqa: BLE001 -- raised again below, in the caller's thread
+            failures.append(error)
+            stop.set()
+
+    _finish([threading.Thread(target=worker, name=f"wvc_{n}") for n in range(min(jobs, len(work)))], stop)
+    if failures:
+        raise failures[0]
+    return [results[at] for at in range(len(work))]
+
+
+def _finish(threads: list[threading.Thread], stop: threading.Event) -> None:
+    """Start threads and wait for them; none of them works on after this, not even after an interrupt.
+
+    ``concurrent.futures`` forgets a thread when the interrupt comes while it starts. Here such a thread either is
+    known to be alive, or finds ``stop`` set before its first job.
+    """
     try:
-        futures = [pool.submit(job, item) for item in items]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        failed = next((f for f in futures if f.done() and not f.cancelled() and f.exception()), None)
-        if failed is not None:
-            failed.result()
-        return [future.result() for future in futures]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        stop.set()
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
