@@ -80,31 +80,33 @@ def test_what_has_begun_is_waited_for():
     assert ended == ["slow"]
 
 
-@pytest.mark.parametrize("when", ["starting", "joining"])
+@pytest.mark.parametrize("when", ["starting", "waiting"])
 def test_after_an_interrupt_nothing_works_on(monkeypatch, when):
-    running, done = threading.Event(), []
+    begun, done = threading.Event(), []
 
     def job(n):
-        running.set()
+        begun.set()
         time.sleep(0.05)
         done.append(n)
 
-    class Interrupted(threading.Thread):
-        interrupts = 1
+    class Ended(threading.Event):
+        interrupted = False
 
+        def wait(self, timeout=None):
+            if when == "waiting" and not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    class Worker(parallel._Worker):
         def start(self):
+            self.ended = Ended()
             super().start()
-            running.wait()
+            assert begun.wait(5)
             if when == "starting":
                 raise KeyboardInterrupt
 
-        def join(self, timeout=None):
-            if when == "joining" and self.interrupts:
-                self.interrupts = 0
-                raise KeyboardInterrupt
-            super().join(timeout)
-
-    monkeypatch.setattr(threading, "Thread", Interrupted)
+    monkeypatch.setattr(parallel, "_Worker", Worker)
 
     with pytest.raises(KeyboardInterrupt):
         parallel.run(job, range(1000), 1)
@@ -112,6 +114,24 @@ def test_after_an_interrupt_nothing_works_on(monkeypatch, when):
     assert done == [0]
     time.sleep(0.1)
     assert done == [0]
+
+
+def test_a_thread_that_begins_after_an_interrupt_does_nothing(monkeypatch):
+    done = []
+
+    class Late(parallel._Worker):
+        def start(self):
+            late.append(self)
+            raise KeyboardInterrupt
+
+    late = []
+    monkeypatch.setattr(parallel, "_Worker", Late)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run(done.append, range(10), 2)
+
+    late[0].run()
+
+    assert done == []
 
 
 def test_an_interrupt_within_a_job_is_raised():

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,46 +25,69 @@ def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[]
         jobs: Number of threads, at least 1.
         start: Called once in each thread before its first job.
     """
-    work = list(items)
+    todo = list(items)
     results: dict[int, R] = {}
     failures: list[BaseException] = []
     stop = threading.Event()
     taking = threading.Lock()
-    left = iter(range(len(work)))
+    left = iter(range(len(todo)))
 
     def take() -> int | None:
         with taking:
             return next(left, None)
 
-    def worker() -> None:
+    def work() -> None:
         try:
             if start is not None:
                 start()
             while not stop.is_set() and (at := take()) is not None:
-                results[at] = job(work[at])
+                results[at] = job(todo[at])
         except BaseException as error:  # noqa: BLE001 -- raised again below, in the caller's thread
             failures.append(error)
             stop.set()
 
-    _finish([threading.Thread(target=worker, name=f"wvc_{n}") for n in range(min(jobs, len(work)))], stop)
+    _finish([_Worker(work, stop, f"wvc_{n}") for n in range(min(jobs, len(todo)))], stop)
     if failures:
         raise failures[0]
-    return [results[at] for at in range(len(work))]
+    return [results[at] for at in range(len(todo))]
 
 
-def _finish(threads: list[threading.Thread], stop: threading.Event) -> None:
+class _Worker(threading.Thread):
+    """A thread that can be waited for again after an interrupt.
+
+    ``Thread.join`` cannot before Python 3.13: interrupted, it takes a running thread for ended.
+    """
+
+    def __init__(self, work: Callable[[], None], stop: threading.Event, name: str) -> None:
+        super().__init__(name=name)
+        self._work = work
+        self._halt = stop
+        self.begun = threading.Event()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Work, unless it is over before it has begun."""
+        self.begun.set()
+        if not self._halt.is_set():
+            self._work()
+        self.ended.set()
+
+
+def _finish(workers: Sequence[_Worker], stop: threading.Event) -> None:
     """Start threads and wait for them; none of them works on after this, not even after an interrupt.
 
-    ``concurrent.futures`` forgets a thread when the interrupt comes while it starts. Here such a thread either is
-    known to be alive, or finds ``stop`` set before its first job.
+    An interrupt may come while a thread starts. Such a thread either has begun, and is waited for, or finds
+    ``stop`` set when it begins.
     """
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.ended.wait()
     finally:
         stop.set()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
+        for worker in workers:
+            if worker.begun.is_set():
+                worker.ended.wait()
+    for worker in workers:
+        worker.join()
