@@ -3,6 +3,7 @@
 import click
 import pytest
 
+from weightvc.cli.main import COMMANDS, cli
 from weightvc.cli.options import Size, TaskName
 
 
@@ -47,3 +48,16 @@ def test_outside_a_repository_there_is_nothing_to_complete(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
 
     assert TaskName().shell_complete(None, None, "") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("", set(COMMANDS)), ("re", {"recipe", "revert"}), ("--j", {"--json"}), ("x", set())],
+)
+def test_commands_complete_with_their_summaries(words, offered):
+    items = cli.shell_complete(click.Context(cli), words)
+
+    assert {item.value for item in items} == offered
+    assert {item.help for item in items if item.value in COMMANDS} == {
+        COMMANDS[name] for name in offered & set(COMMANDS)
+    }

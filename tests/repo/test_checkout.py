@@ -340,3 +340,11 @@ def test_the_library_takes_what_the_command_takes(two, models, tmp_path):
     assert models.contents(tmp_path / "lib") == models.contents(tmp_path / "cli")
     assert isinstance(done, checkouts.CheckedOut)
     assert done.digest == json.loads((tmp_path / "cli/wvc.lock.json").read_text())["digest"]
+
+
+def test_a_dtype_that_the_library_is_given_is_checked(two):
+    from weightvc.util.errors import UsageError
+
+    with pytest.raises(UsageError, match="--dtype I8 is no dtype for a merge") as caught:
+        two.api().checkout(dtype="I8")
+    assert caught.value.hint == "use one of BF16, F16, F32, F64"

@@ -1,0 +1,93 @@
+"""How a checkpoint's tensors become objects."""
+
+import json
+
+import torch
+
+from weightvc.repo import snapshot
+from weightvc.util.progress import Silent
+
+
+def entries(repo, task, section="tensors"):
+    return {entry["name"]: entry for entry in repo.manifest(task)[section]}
+
+
+def test_small_tensors_share_bundles_and_large_ones_do_not(empty, models, tmp_path):
+    edge = snapshot.SMALL // 4
+    tensors = {"small": torch.ones(edge), "large": torch.ones(edge + 1), "tiny": torch.ones(1)}
+    empty.put("x", models.write(tmp_path / "x", models.base() | tensors))
+
+    found = entries(empty, "x")
+
+    assert "part" not in found["large"]
+    assert found["small"]["object"] == found["tiny"]["object"] != found["large"]["object"]
+    assert found["small"]["part"] != found["tiny"]["part"]
+
+
+def test_bundles_are_closed_when_they_are_full(empty, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshot, "BUNDLE", 1000)
+    empty.put("x", models.write(tmp_path / "x", {f"t{n:02}": torch.randn(64) for n in range(20)} | models.base()))
+    empty.wvc("checkout", "--tasks", "x", "-o", tmp_path / "out")
+
+    objects = [entry["object"] for entry in entries(empty, "x").values() if "object" in entry]
+
+    assert 4 <= len(set(objects)) <= 8
+    assert models.contents(tmp_path / "out") == models.contents(tmp_path / "x")
+    assert empty.json("fsck", "--full")["ok"]
+
+
+def test_files_and_headers_that_equal_the_bases_are_not_stored(two):
+    assert {e["state"] for e in entries(two, "alpha", "headers").values()} == {"same"}
+    files = entries(two, "alpha", "files")
+    assert {name for name, entry in files.items() if entry["state"] != "same"} == {"README.md"}
+
+
+def test_the_header_is_kept_as_it_stands_in_the_file(two, templates):
+    data = (templates.base / "model.safetensors").read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+
+    (header,) = json.loads((two.path / ".wvc/base.json").read_text())["headers"]
+
+    assert (header["name"], header["dtype"], header["shape"]) == ("model.safetensors", "U8", [length])
+
+
+def test_progress_counts_every_byte_twice(two, models, templates):
+    """Once while it is checked, once while it is stored; files and headers are only stored."""
+    from weightvc.repo import add
+
+    class Counting(Silent):
+        def __init__(self):
+            self.stages = []
+            self.done = 0
+
+        def stage(self, label, total):
+            self.stages.append((label, total))
+            return super().stage(label, total)
+
+        def advance(self, nbytes):
+            self.done += nbytes
+
+    progress = Counting()
+    add.add(two.api(), templates.alpha, "x", add.Options(), progress)
+
+    (checking, tensors), (storing, everything) = progress.stages
+    assert (checking, tensors) == ("Checking alpha", 6404)
+    extras = sum(map(len, models.contents(templates.alpha).values()))
+    assert (storing, everything) == ("Storing alpha", extras)
+    assert progress.done == tensors + everything
+
+
+def test_the_number_of_threads_changes_nothing_that_is_stored(two, templates):
+    one = two.json("add", templates.alpha, "--task", "one", "--jobs", "1")
+    first = two.objects()
+    two.json("add", templates.alpha, "--task", "two", "--jobs", "4")
+
+    assert two.objects() == first
+    assert one["stored_bytes"] == next(t for t in two.json("status")["tasks"] if t["task"] == "alpha")["stored_bytes"]
+
+
+def test_codecs_give_other_bytes_and_the_same_version(two, templates):
+    plain = two.json("add", templates.alpha, "--task", "raw", "--codec", "raw")
+
+    assert plain["manifest"] == two.manifest("alpha")["version"]
+    assert plain["stored_bytes"] > plain["bytes"]
