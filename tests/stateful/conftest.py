@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import weightvc
 
 _COMMON = {"deadline": None, "suppress_health_check": [*HealthCheck], "print_blob": True}
-settings.register_profile("ci", max_examples=15, stateful_step_count=12, derandomize=True, database=None, **_COMMON)
-settings.register_profile("deep", max_examples=400, stateful_step_count=40, **_COMMON)
+settings.register_profile("ci", max_examples=12, stateful_step_count=12, derandomize=True, database=None, **_COMMON)
+settings.register_profile("deep", max_examples=200, stateful_step_count=30, **_COMMON)
 PROFILE = settings.get_profile(os.environ.get("WVC_HYPOTHESIS_PROFILE", "ci"))
 
 SHAPES = {"down.weight": (5, 9), "up.weight": (9, 6), "norm.weight": (7,), "scale": (), "none": (0, 3)}
