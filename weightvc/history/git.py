@@ -1,8 +1,10 @@
 """Where a repository is, and reading its commits."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from weightvc.history import process
@@ -13,6 +15,8 @@ from weightvc.util.text import printable
 
 _BATCH = 16
 """Blobs read by one git process: bounds the memory that their output takes."""
+
+_FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 _LOG_FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s", "%b")
 
@@ -67,12 +71,9 @@ class GitDir:
         Raises:
             NotFound: ``rev`` names no commit, or starts with ``-`` or ``^``.
         """
-        if rev and not rev.startswith(("-", "^")) and "\0" not in rev:
-            try:
-                return process.line(self.work_tree, "rev-parse", "--verify", "--end-of-options", f"{rev}^{{commit}}")
-            except GitFailed:
-                pass
-        raise NotFound(f"no revision {printable(rev)!r}", "`git log --all --oneline` shows the revisions")
+        if _FULL_ID.fullmatch(rev):
+            return _resolve_id(self.work_tree, rev)
+        return _resolve(self.work_tree, rev)
 
     def read(self, rev: str, path: str) -> bytes | None:
         """Return a file's bytes at a revision, or ``None`` if there is no such file."""
@@ -170,6 +171,21 @@ class GitDir:
             found.append(out[start : start + int(last)] if kind == b"blob" else None)
             start += int(last) + 1
         return found
+
+
+def _resolve(work_tree: Path, rev: str) -> str:
+    if rev and not rev.startswith(("-", "^")) and "\0" not in rev:
+        try:
+            return process.line(work_tree, "rev-parse", "--verify", "--end-of-options", f"{rev}^{{commit}}")
+        except GitFailed:
+            pass
+    raise NotFound(f"no revision {printable(rev)!r}", "`git log --all --oneline` shows the revisions")
+
+
+@lru_cache(maxsize=1024)
+def _resolve_id(work_tree: Path, rev: str) -> str:
+    """Ask git once about a full id: what it names never changes, and every process costs milliseconds."""
+    return _resolve(work_tree, rev)
 
 
 def discover(path: Path) -> GitDir:

@@ -1,8 +1,9 @@
 """Log: the commits that changed wvc's files, and what each did to tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 
 from weightvc.history.git import LogEntry
 from weightvc.objects.ids import task_name
@@ -35,13 +36,18 @@ def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | N
     entries = list(repo.git.log(rev, paths, limit))
     if task is not None and not entries:
         state.task(task)
-    return (line(repo, entry) for entry in entries)
+    tasks_of = cache(partial(_tasks, repo))  # a commit is most often the parent of another
+    return (_line(entry, tasks_of) for entry in entries)
 
 
-def line(repo: Handle, entry: LogEntry) -> LogLine:
-    """Return what a commit did to tasks."""
-    after = _tasks(repo, entry.commit)
-    before = _tasks(repo, entry.parents[0]) if entry.parents else {}
+def show(repo: Handle, commit: str) -> LogLine:
+    """Return what one commit, given by its full id, did to tasks."""
+    return _line(next(repo.git.log(commit, max_count=1)), partial(_tasks, repo))
+
+
+def _line(entry: LogEntry, tasks_of: Callable[[str], dict[str, str]]) -> LogLine:
+    after = tasks_of(entry.commit)
+    before = tasks_of(entry.parents[0]) if entry.parents else {}
     return LogLine(
         commit=entry.commit,
         time=datetime.fromtimestamp(entry.time, UTC).isoformat(),

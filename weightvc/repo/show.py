@@ -60,7 +60,7 @@ def show(repo: Handle, name: str) -> ShownTask | ShownRevision:
         if is_task_name(name):
             state.task(name)
         raise
-    commit = log.line(repo, next(repo.git.log(state.commit, max_count=1)))
+    commit = log.show(repo, state.commit)
     tasks = tuple(line(task) for task in state.tasks.values())
     return ShownRevision(commit, state.base.version, state.config.method, tasks, tuple(sorted(state.recipes)))
 

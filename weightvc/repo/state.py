@@ -51,10 +51,13 @@ def load(repo: Handle, rev: str = "HEAD") -> State:
         Corrupt: a file is not what it must be.
         Unsupported: a newer format.
     """
-    if rev == "HEAD" and repo.git.head() is None:
-        raise _no_wvc(repo)
+    if rev == "HEAD":
+        head = repo.git.head()
+        if head is None:
+            raise _no_wvc(repo)
+        return load_commit(repo, head)
     commit = repo.git.resolve(rev)
-    if rev != "HEAD" and not has_wvc(repo, commit):
+    if not has_wvc(repo, commit):
         raise NotFound(f"revision {printable(rev)} has no weightvc", "`wvc log` shows the revisions that have")
     return load_commit(repo, commit)
 
