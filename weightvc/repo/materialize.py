@@ -26,7 +26,7 @@ from weightvc.merge.method import Fold
 from weightvc.repo.decode import Reader
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.vectors import DTYPES, Vectors, Workspace
-from weightvc.util import fsio, parallel
+from weightvc.util import fsio, heap, parallel
 from weightvc.util.progress import Progress
 
 _F64 = 8
@@ -68,6 +68,7 @@ class Materializer:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        heap.steady()
         self._stack.enter_context(linalg.single_thread())
         return self
 

@@ -15,7 +15,7 @@ from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorSpec, tensor_digest
 from weightvc.repo.decode import SPAN, Reader, Section
 from weightvc.store.local import LocalStore
-from weightvc.util import parallel
+from weightvc.util import heap, parallel
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
@@ -151,6 +151,7 @@ def take(
         BadInput: a tensor holds non-finite values or bytes that are no booleans.
         Unsupported: no such codec.
     """
+    heap.steady()
     items = sorted(_items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
     reader = None if base is None else Reader(store, base)
     taker = _Taker(checkpoint, reader, store, options)
