@@ -309,6 +309,12 @@ def two(templates, tmp_path):
 
 
 @pytest.fixture
+def copied(tmp_path):
+    """Copy a repository that was made once: ``copied(path)``."""
+    return lambda path: Sandbox(Path(shutil.copytree(path, tmp_path / "repo", symlinks=True)))
+
+
+@pytest.fixture
 def repository(tmp_path):
     """Make a repository over any base: ``repository(path, *init_options)``."""
 

@@ -1,6 +1,7 @@
 """What programs read: one document on standard output, with a versioned schema and the pinned keys."""
 
 import json
+import shutil
 
 import pytest
 
@@ -11,13 +12,21 @@ def keys(value):
     return set(value) - {"schema"}
 
 
-@pytest.fixture
-def documents(two, templates, wvc, tmp_path):
+@pytest.fixture(scope="module")
+def story(sandbox, templates, tmp_path_factory):
+    """A repository that a module's tests do not change any further."""
+    made = sandbox(tmp_path_factory.mktemp("story") / "repo")
+    shutil.copytree(templates.root / "two", made.path, symlinks=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def documents(story, templates, wvc):
     """The document of every command, as it is run in a story."""
-    found = {}
+    found, tmp_path = {}, story.path.parent
 
     def tell(name, *arguments):
-        ran = two.run(*arguments, "--json")
+        ran = story.run(*arguments, "--json")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.count("\n") == 1
         found[name] = json.loads(ran.out)
@@ -40,6 +49,7 @@ def documents(two, templates, wvc, tmp_path):
     tell("recipe-rm", "recipe", "rm", "prod")
     tell("env", "env")
     tell("completion", "completion", "bash")
+    story.wvc("commit", "-m", "The end")
     return found
 
 
@@ -101,19 +111,19 @@ def test_members_of_members(documents):
     assert keys(documents["verify"]["checks"][0]) == {"name", "ok", "detail"}
 
 
-def test_the_document_is_that_of_the_library(two, documents):
+def test_the_document_is_that_of_the_library(story, documents):
     import dataclasses
 
-    shown = dataclasses.asdict(two.api().show("alpha"))
+    shown = dataclasses.asdict(story.api().show("alpha"))
 
     assert {**json.loads(json.dumps(shown)), "schema": "weightvc/show/1"} == documents["show"]
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_json_may_stand_before_or_after_the_command(two, place):
+def test_json_may_stand_before_or_after_the_command(story, place):
     arguments = ["--json", "status"] if place == "before" else ["status", "--json"]
 
-    assert two.run(*arguments).json["schema"] == "weightvc/status/1"
+    assert story.run(*arguments).json["schema"] == "weightvc/status/1"
 
 
 FAILURES = [
@@ -131,8 +141,8 @@ FAILURES = [
 
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize(("arguments", "code", "kind"), FAILURES)
-def test_errors_are_documents_too(two, place, arguments, code, kind):
-    ran = two.run("--json", *arguments) if place == "before" else two.run(*arguments, "--json")
+def test_errors_are_documents_too(story, place, arguments, code, kind):
+    ran = story.run("--json", *arguments) if place == "before" else story.run(*arguments, "--json")
 
     assert ran.code == code
     assert ran.json["schema"] == "weightvc/error/1"

@@ -1,26 +1,37 @@
 """What people read: every command's whole output, volatile parts masked."""
 
+import shutil
+
 import pytest
 
 from weightvc.cli.main import COMMANDS, SECTIONS
 
 
 @pytest.fixture
-def told(two, masked, tmp_path):
+def told(masked, sandbox, tmp_path):
     """Run a command that must succeed and return its masked output."""
 
     def tell(*arguments):
-        return masked(two.wvc(*arguments), out=tmp_path / "out", repo=two.path)
+        repo = tmp_path / "repo"
+        return masked(sandbox(repo).wvc(*arguments), out=tmp_path / "out", repo=repo)
 
     return tell
 
 
+@pytest.fixture(scope="module")
+def family_once(sandbox, templates, tmp_path_factory):
+    made = sandbox(tmp_path_factory.mktemp("family") / "repo")
+    shutil.copytree(templates.root / "two", made.path, symlinks=True)
+    made.put("child", templates.base, "--derived-from", "alpha", "--derived-from", "beta")
+    made.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    made.wvc("commit", "-m", "Save prod")
+    return made.path
+
+
 @pytest.fixture
-def family(two, templates):
-    two.put("child", templates.base, "--derived-from", "alpha", "--derived-from", "beta")
-    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
-    two.wvc("commit", "-m", "Save prod")
-    return two
+def family(family_once, copied):
+    """Alpha, beta, a child of both and a recipe."""
+    return copied(family_once)
 
 
 def test_help_lists_every_command_with_its_summary(wvc):
@@ -63,6 +74,7 @@ def test_init(wvc, templates, masked, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("two")
 def test_add_and_commit(told, templates):
     assert told("add", templates.alpha, "--task", "more") == (
         "staged task more: 2 same, 15 delta; moved 5.00 % of the base's norm\n"
@@ -160,6 +172,7 @@ def test_show_a_revision(told):
     assert told("show", "HEAD~4").endswith("    wvc init: base base\ntasks: none\n")
 
 
+@pytest.mark.usefixtures("two")
 def test_diff(told):
     assert told("diff", "beta") == (
         "     tensors  changed  relative norm\nall       16       12         0.0432\n"
@@ -177,6 +190,7 @@ def test_diff(told):
     )
 
 
+@pytest.mark.usefixtures("two")
 def test_diff_as_markdown(told):
     assert told("diff", "alpha", "beta", "--md") == (
         "**alpha** (A) against **beta** (B)\n"
@@ -200,6 +214,7 @@ def test_diff_can_decide_the_exit_code(two, templates):
     assert two.run("diff", "alpha", "beta").code == 0
 
 
+@pytest.mark.usefixtures("two")
 def test_checkout(told, tmp_path):
     out = tmp_path / "out"
     assert told("checkout", "--tasks", "alpha,beta=0.5", "-o", out) == (
@@ -210,6 +225,7 @@ def test_checkout(told, tmp_path):
     assert told("checkout", "--tasks", "", "-o", out).startswith("OUT: the base bit for bit, 17 tensors")
 
 
+@pytest.mark.usefixtures("two")
 def test_checkout_dry_run(told):
     lines = told("checkout", "--dry-run", "--jobs", "1").splitlines()
 
