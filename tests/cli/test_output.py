@@ -328,5 +328,43 @@ def test_completion_scripts(wvc, shell):
     ran = wvc("completion", shell)
 
     assert ran.code == 0
-    assert "_WVC_COMPLETE" in ran.out
-    assert shell in ran.out
+    assert f"_WVC_COMPLETE={shell}_complete" in ran.out
+    assert ran.out.strip() == wvc("completion", shell, "--json").json["script"].strip()
+
+
+def test_what_others_wrote_cannot_drive_a_terminal(two):
+    hostile = "\x1b]0;owned\x07\u202egnp"
+    manifest = two.path / ".wvc/tasks/alpha.json"
+    manifest.write_text(manifest.read_text().replace('"source":"safetensors"', '"source":"\\u001b[2J"'))
+    two.git("commit", "-qam", hostile)
+    said = [two.run(*arguments) for arguments in (["show", "HEAD"], ["log"], ["show", "alpha"])]
+    (two.path / ".wvc/tasks/beta.json").rename(two.path / ".wvc/tasks/b\x1b[2Jeta.json")
+    two.git("add", "-A")
+    two.git("commit", "-qm", "more")
+    said += [two.run(*arguments) for arguments in (["status"], ["fsck"])]
+
+    assert [ran.code for ran in said] == [0, 0, 0, 4, 1]
+    for ran in said:
+        assert all(c.isprintable() or c == "\n" for c in ran.out + ran.err), ran
+        assert "\\u001b" in ran.out + ran.err
+        assert "\u202e" not in ran.out
+
+
+def test_fsck_names_what_no_tensor_needs(two):
+    (two.path / ".wvc/tasks/alpha.json").write_text("{}")
+    two.git("commit", "-qam", "broken")
+
+    ran = two.run("fsck")
+
+    assert ran.code == 1
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()[:2]] == ["manifest", "manifest"]
+    assert "needed by" not in ran.out
+
+
+def test_show_a_task_of_one_file(two, templates):
+    two.put("single", templates.alpha / "model.safetensors", "--derived-from", "alpha")
+
+    shown = two.wvc("show", "single")
+
+    assert "files" not in shown
+    assert "from     alpha\n" in shown

@@ -171,6 +171,7 @@ def test_a_revision_that_added_nothing(family, refused, templates):
 
 def test_what_is_neither_a_task_nor_a_revision(two, refused):
     refused(two, 3, "revert", "nobody", says="no task 'nobody' at", hint="run `wvc status` to see the tasks")
+    refused(two, 3, "revert", "HEAD~99", says="no revision 'HEAD~99'", hint="`git log --all --oneline`")
 
 
 def test_a_device_that_is_not_there_is_refused_before_the_commit(two, refused):

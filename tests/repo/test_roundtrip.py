@@ -289,3 +289,52 @@ def test_unchanged_tensors_store_nothing(empty, templates):
 
     assert (added["tensors"]["same"], added["stored_bytes"]) == (17, 0)
     assert empty.objects() == before
+
+
+def test_a_checkout_can_be_added_as_a_task(two, models, tmp_path):
+    two.wvc("checkout", "--tasks", "alpha,beta=0.5", "-o", tmp_path / "merged")
+    two.put("merged", tmp_path / "merged")
+
+    two.wvc("checkout", "--tasks", "merged=1.0", "-o", tmp_path / "out")
+
+    assert models.contents(tmp_path / "out") == models.contents(tmp_path / "merged")
+    assert "wvc.lock.json" not in two.json("show", "merged")["files"]
+
+
+def test_links_to_files_come_back_as_files(empty, models, templates, tmp_path):
+    for name, data in models.contents(templates.alpha).items():
+        (tmp_path / "blobs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "blobs" / name).write_bytes(data)
+        (tmp_path / "snapshot" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "snapshot" / name).symlink_to(tmp_path / "blobs" / name)
+    empty.put("linked", tmp_path / "snapshot")
+
+    empty.wvc("checkout", "--tasks", "linked", "-o", tmp_path / "out")
+
+    assert models.contents(tmp_path / "out") == models.contents(templates.alpha)
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
+def test_names_are_no_paths(empty, models, tmp_path):
+    names = [
+        "../../x",
+        "/etc/passwd",
+        "C:\\x",
+        "a/b/c",
+        "\u00fc",
+        "u\u0308",
+        "\u202eevil",
+        " ",
+        "heads/x",
+        "__metadata",
+    ]
+    tuned = models.base() | {name: torch.full((2,), n + 0.5) for n, name in enumerate(names)}
+    source = models.write(tmp_path / "source", tuned, files={"a b.txt": "1", "\u00fc/\u202e.json": "2", "-rf": "3"})
+    empty.put("odd", source)
+
+    empty.wvc("checkout", "--tasks", "odd", "-o", tmp_path / "out")
+    empty.wvc("checkout", "--tasks", "odd=0.5", "-o", tmp_path / "merged")
+
+    assert models.contents(tmp_path / "out") == models.contents(source)
+    assert models.read(tmp_path / "merged/heads/odd.safetensors").keys() == set(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "out", "repo", "source"]

@@ -136,6 +136,14 @@ def test_a_replay_finds_what_a_consistent_forgery_hides(two, out):
     assert found(replayed) == {"replay": "1 tensors come out otherwise: pooler.weight"}
 
 
+def test_a_tensor_that_the_file_does_not_have(two, out):
+    from dataclasses import replace
+
+    relock(out, lambda lock: replace(lock, tensors=(*lock.tensors, replace(lock.tensors[-1], name="nobody"))))
+
+    assert found(two.run("--json", "verify", out)) == {"model.safetensors": "nobody is missing"}
+
+
 def test_a_replay_in_another_environment_says_so(two, out):
     from dataclasses import replace
 

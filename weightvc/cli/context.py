@@ -47,11 +47,11 @@ class Context:
         return bars
 
     def emit(self, name: str, result: Any, lines: Iterable[str]) -> None:
-        """Print a result: the lines for people, or the dataclass as one JSON document."""
+        """Print a result: the lines for people, safe for a terminal, or the dataclass as one JSON document."""
         if self.json:
             click.echo(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
             return
-        text = "".join(f"{line}\n" for line in lines)
+        text = "".join(f"{printable(line)}\n" for line in lines)
         if text.count("\n") > _LONG and _terminal(sys.stdout) and not self.no_pager:
             click.echo_via_pager(text)
         else:
@@ -61,7 +61,7 @@ class Context:
         """Print notes or warnings for people on standard error."""
         if not self.quiet and not self.json:
             for text in notes:
-                click.echo(f"{label}: {text}", err=True)
+                click.echo(f"{label}: {printable_lines(text)}", err=True)
 
     def fail(self, kind: str, what: str, hint: str) -> None:
         """Print an error: for people on standard error, and as a document under ``--json``."""

@@ -9,7 +9,7 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, pass_context
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed
 
 if TYPE_CHECKING:
     from weightvc.repo.log import LogLine
@@ -37,7 +37,7 @@ def _lines(result: _Log) -> Iterator[str]:
     for line in result.commits:
         marks = [f"+{name}" for name in line.added] + [f"~{name}" for name in line.changed]
         marks += [f"-{name}" for name in line.removed]
-        yield f"{line.commit[:12]}  {line.time[:19]}  {printable(line.subject)}  {' '.join(marks)}".rstrip()
+        yield f"{line.commit[:12]}  {line.time[:19]}  {line.subject}  {' '.join(marks)}".rstrip()
 
 
 def _graph(lineage: dict[str, tuple[str, ...]]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, pass_context, share, size
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed
 
 if TYPE_CHECKING:
     from weightvc.repo.show import ShownRevision, ShownTask
@@ -51,8 +51,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _revision(shown: "ShownRevision") -> Iterator[str]:
     yield f"commit {shown.commit.commit}"
-    yield f"{printable(shown.commit.author)}  {shown.commit.time}"
-    yield f"    {printable(shown.commit.subject)}"
+    yield f"{shown.commit.author}  {shown.commit.time}"
+    yield f"    {shown.commit.subject}"
     for what in ("added", "changed", "removed"):
         if names := getattr(shown.commit, what):
             yield f"{what}: {listed(names)}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from weightvc.history import commit as commits
+from weightvc.objects.ids import is_task_name
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
@@ -94,7 +95,8 @@ def _named(repo: Handle, state: State, target: str) -> list[str]:
     try:
         commit = repo.git.resolve(target)
     except NotFound:
-        state.task(target)
+        if is_task_name(target):
+            state.task(target)
         raise
     after = load(repo, commit).tasks
     parents = repo.git.parents(commit)
