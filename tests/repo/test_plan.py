@@ -6,7 +6,7 @@ from weightvc.merge import table
 from weightvc.objects.ids import Digest, ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.recipe import Recipe, parse_tasks
-from weightvc.objects.tensors import TensorSpec
+from weightvc.objects.tensors import TensorSpec, tensor_digest
 from weightvc.repo import plan as plans
 from weightvc.util.errors import Conflict, UsageError
 
@@ -179,3 +179,19 @@ def test_a_method_without_tasks_is_asked_for_no_coefficients():
 def test_coefficients_that_a_method_cannot_use():
     with pytest.raises(UsageError, match=r"sum to 0\.0"):
         make(manifest(same(W)), manifest(same(W)), weights=["t0=1", "t1=-1"], method="linear")
+
+
+def test_vectors_and_zeros_that_are_equal_by_chance_are_no_tie():
+    zeros = tensor_digest("F32", (4, 4), bytes(64))
+    one, two = (Entry(TensorSpec(n, "F32", (4, 4)), zeros, "whole", None, PLACE) for n in ("one", "two"))
+    bias, other = whole("bias", 7, shape=(4,)), whole("other", 7, shape=(4,))
+    base = manifest(one, two, bias, other)
+
+    plan = make(manifest(delta(one, 11), delta(bias, 12), task="t0"), base=base)
+
+    assert rules(plan) == {
+        "one": ("elementwise", [0]),
+        "two": ("base", []),
+        "bias": ("elementwise", [0]),
+        "other": ("base", []),
+    }

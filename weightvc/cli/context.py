@@ -58,8 +58,8 @@ class Context:
             click.echo(text, nl=False)
 
     def note(self, notes: Iterable[str], label: str = "note") -> None:
-        """Print notes or warnings for people on standard error."""
-        if not self.quiet and not self.json:
+        """Print notes or warnings for people on standard error; ``-q`` is about notes only."""
+        if not self.json and not (self.quiet and label == "note"):
             for text in notes:
                 click.echo(f"{label}: {printable_lines(text)}", err=True)
 

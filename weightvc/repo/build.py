@@ -32,6 +32,8 @@ from weightvc.util.text import printable
 DEFAULT_SHARD = 5 * 10**9
 """Bytes of a weight file, the default of the hub's own tools."""
 
+_ONE_FILE = 2**63
+
 TORCH = {
     **DTYPES,
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -141,7 +143,7 @@ class Builder:
         self, directory: Path, task: str, entries: tuple[Entry, ...], files: dict[str, Digest]
     ) -> list[TensorLine]:
         """Write the tensors that only one task has to `heads/<task>.safetensors`."""
-        layout = Layout.pack([entry.spec for entry in entries], DEFAULT_SHARD, stem=task)
+        layout = Layout.pack([entry.spec for entry in entries], _ONE_FILE, stem=task)
         fsio.make_dirs(directory / "heads")
         lines = []
         with Writer(directory / "heads", layout) as writer:

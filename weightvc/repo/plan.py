@@ -9,12 +9,14 @@ from typing import Literal, TypeAlias
 from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
-from weightvc.objects.tensors import MERGED, TensorSpec
+from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
 from weightvc.util.errors import Conflict
 from weightvc.util.text import listed, printable
 
 Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
+
+_ZEROS = memoryview(bytes(2**20))
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,28 @@ def _ties(base: Manifest, tasks: Sequence[Manifest]) -> list[tuple[str, ...]]:
     """Group the base's names into those that hold one tensor, in the base and in each task.
 
     A tie (an output layer that shares its matrix with the embedding) is seen by equal digests, however it was
-    written. A member that a task lacks follows the others.
+    written. A member that a task lacks follows the others. Vectors, and matrices of zeros, are often equal by chance
+    in a base; they are never tied, so that none follows a stranger.
     """
-    equal: dict[str, list[str]] = defaultdict(list)
+    equal: dict[str, list[Entry]] = defaultdict(list)
     for entry in base.tensors:
-        equal[entry.digest if entry.spec.dtype in MERGED else f"{entry.digest} {entry.spec.name}"].append(
-            entry.spec.name
-        )
+        equal[entry.digest].append(entry)
     groups: list[tuple[str, ...]] = []
-    for names in equal.values():
-        tied = len(names) > 1 and all(_one(task, names) for task in tasks)
-        groups += [tuple(names)] if tied else [(name,) for name in names]
+    for entries in equal.values():
+        names = tuple(entry.spec.name for entry in entries)
+        tied = len(names) > 1 and all(_one(task, names) for task in tasks) and _may_tie(entries[0])
+        groups += [names] if tied else [(name,) for name in names]
     return sorted(groups)
+
+
+def _may_tie(entry: Entry) -> bool:
+    spec = entry.spec
+    if spec.dtype not in MERGED or len(spec.shape) < 2:
+        return False
+    zeros = TensorHasher(spec.dtype, spec.shape)
+    for at in range(0, spec.nbytes, len(_ZEROS)):
+        zeros.update(_ZEROS[: spec.nbytes - at])
+    return entry.digest != zeros.digest()
 
 
 def _one(task: Manifest, names: Sequence[str]) -> bool:
