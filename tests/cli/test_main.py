@@ -39,9 +39,9 @@ def failing(monkeypatch, wvc):
         (click.ClickException("bad"), 3, "wvc: bad\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 3,
          "wvc: [Errno 28] No space left on device: '/x'\nhint: run it again with -v for the details\n"),
-        (KeyboardInterrupt(), 130, "wvc: interrupted; nothing was left half-made\n"),
-        (EOFError(), 130, "wvc: interrupted; nothing was left half-made\n"),
-        (click.Abort(), 130, "wvc: interrupted; nothing was left half-made\n"),
+        (KeyboardInterrupt(), 130, "wvc: interrupted\n"),
+        (EOFError(), 130, "wvc: interrupted\n"),
+        (click.Abort(), 130, "wvc: interrupted\n"),
         (click.exceptions.Exit(1), 1, ""),
     ],
 )  # fmt: skip

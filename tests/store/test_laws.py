@@ -50,6 +50,10 @@ def test_an_empty_store_has_nothing(any_store):
     assert any_store.size(ABSENT) is None
     any_store.sync()
     for act in (any_store.open, any_store.verify):
+        with pytest.raises(Missing):
+            act(ABSENT)
+    any_store.put([b"x"])
+    for act in (any_store.open, any_store.verify):
         with pytest.raises(Missing, match=f"object {ABSENT} is not in the store") as caught:
             act(ABSENT)
         assert caught.value.hint == "run wvc fsck"

@@ -173,6 +173,14 @@ def test_a_scratch_store_adopts_objects(store, tmp_path, file_of):
     assert caught.value.hint == "run wvc fsck"
 
 
+def test_a_store_that_was_never_made_is_that_of_a_fresh_clone(store, tmp_path):
+    never = LocalStore(tmp_path / "never/objects", tmp_path / "never/tmp")
+    for act in (never.open, never.verify, lambda oid: store.adopt(never, oid)):
+        with pytest.raises(Missing, match="this clone has no objects yet: only git history was cloned") as caught:
+            act(OID)
+        assert caught.value.hint == f"copy or hard-link <other repository>/.git/wvc/objects to {never.root}"
+
+
 def test_bytes_then_name_then_directories(store, record):
     """The order that makes an acknowledged object survive a power cut."""
     steps = record()

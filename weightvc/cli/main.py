@@ -159,7 +159,7 @@ def _invoke(state: Context) -> _Failure | None:
     except click.ClickException as error:
         return _Failure(exits.REQUEST, "RequestError", error.format_message())
     except (KeyboardInterrupt, EOFError, click.Abort):
-        return _Failure(exits.INTERRUPTED, "Interrupted", "interrupted; nothing was left half-made")
+        return _Failure(exits.INTERRUPTED, "Interrupted", "interrupted")
     except BrokenPipeError:
         return _Failure(exits.BROKEN_PIPE)
     except OSError as error:

@@ -89,7 +89,7 @@ class LocalStore:
         try:
             fsio.ops.link(other._path(oid), final)  # noqa: SLF001 -- another store of this class
         except FileNotFoundError:
-            raise Missing(f"object {oid} is not in the store", "run wvc fsck") from None
+            raise other._missing(oid) from None  # noqa: SLF001
 
     def sync(self) -> None:
         """Make every object put so far durable. Called before anything refers to them.
@@ -156,6 +156,15 @@ class LocalStore:
     def _path(self, oid: ObjectId) -> Path:
         return self.root / oid[:2] / oid[2:]
 
+    def _missing(self, oid: ObjectId) -> Missing:
+        """Return the error for an absent object; a store that was never made is that of a clone by git."""
+        if self.root.is_dir():
+            return Missing(f"object {oid} is not in the store", "run wvc fsck")
+        return Missing(
+            "this clone has no objects yet: only git history was cloned",
+            f"copy or hard-link <other repository>/.git/wvc/objects to {self.root}",
+        )
+
     @contextmanager
     def _opened(self, oid: ObjectId) -> Iterator[tuple[int, int]]:
         """Open an object without following any link below the root's parent: its descriptor and size."""
@@ -169,7 +178,7 @@ class LocalStore:
                 raise Corrupt(f"{self._path(oid)}: not a regular file", "move it away and run wvc fsck")
             yield opened[-1], status.st_size
         except FileNotFoundError:
-            raise Missing(f"object {oid} is not in the store", "run wvc fsck") from None
+            raise self._missing(oid) from None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
                 raise Corrupt(
