@@ -213,3 +213,60 @@ def test_a_coefficient_of_zero_leaves_a_task_out(two, models, tmp_path):
 
     models.assert_same(models.read(tmp_path / "out"), models.base())
     assert (done["exact"], done["rules"]) == (False, {"base": 17, "task": 0, "elementwise": 0, "projected": 0})
+
+
+MASK = torch.tensor([0.0, -math.inf, 1.0, math.nan])
+
+
+@pytest.fixture
+def masked(repository, models, tmp_path):
+    """A repository whose base holds infinities, with two tasks that leave those alone."""
+    base = {**models.base(), "mask": MASK}
+    repo = repository(models.write(tmp_path / "base", base), "--allow-nonfinite")
+    tuned = {}
+    for seed, name in enumerate(("one", "two"), 1):
+        tuned[name] = {**models.tuned(models.base(), seed), "mask": MASK + torch.tensor([float(seed), 0.0, 0.0, 0.0])}
+        repo.put(name, models.write(tmp_path / name, tuned[name]), "--allow-nonfinite")
+    return repo, base, tuned
+
+
+@pytest.mark.parametrize("method", ["opcm-s", "opcm", "linear", "task_arithmetic"])
+def test_infinities_that_no_task_moves_stay_and_spoil_nothing(masked, models, tmp_path, method):
+    repo, _, tuned = masked
+
+    repo.wvc("checkout", "--method", method, "-o", tmp_path / "out")
+
+    merged = models.read(tmp_path / "out")
+    assert merged["mask"][1] == -math.inf
+    assert merged["mask"][3].isnan()
+    assert merged["mask"][2] == 1.0
+    assert all(bool(t.isfinite().all()) for name, t in merged.items() if name != "mask" and t.is_floating_point())
+
+
+def test_infinities_that_a_task_moves_are_refused(masked, models, tmp_path):
+    repo, base, _ = masked
+    moved = {**base, "mask": torch.tensor([0.0, 5.0, 1.0, math.nan])}
+    repo.put("moved", models.write(tmp_path / "moved", moved), "--allow-nonfinite")
+
+    ran = repo.run("checkout", "--tasks", "one,moved", "-o", tmp_path / "out")
+
+    assert ran.code == 3
+    assert "tensor mask: a task changed a value from or to NaN or infinity" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dtype", "F16", "--method", "task_arithmetic", "-p", "scaling=1e9"], "do not fit into F16"),
+        (["--tasks", "alpha=1e300,beta", "--method", "task_arithmetic"], "the merged values do not fit into"),
+        (["--tasks", "alpha=1e200,beta", "-p", "other=."], "the merged model's norm is beyond double precision"),
+    ],
+)
+def test_a_merge_that_overflows_is_refused(two, tmp_path, options, words):
+    ran = two.run("checkout", *options, "-o", tmp_path / "out")
+
+    assert ran.code == 3
+    assert words in ran.err
+    assert "use smaller coefficients" in ran.err
+    assert not (tmp_path / "out").exists()

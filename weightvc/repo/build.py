@@ -101,8 +101,15 @@ class Builder:
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
         fsio.make_dirs(self._repo.tmp)
+        resolved = self._resolved
         return Materializer(
-            self._reader, plan, self._resolved.method, device=self._device, scratch=self._repo.tmp, jobs=self._jobs
+            self._reader,
+            plan,
+            resolved.method,
+            device=self._device,
+            scratch=self._repo.tmp,
+            jobs=self._jobs,
+            special=any(manifest.nonfinite for manifest in (resolved.state.base, *resolved.tasks)),
         )
 
     def _layout(self, plan: Plan, exact: Manifest | None) -> Layout:

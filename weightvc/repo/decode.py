@@ -97,11 +97,12 @@ class Reader:
 
     def _encoded(self, entry: Entry, place: Place) -> Encoded:
         where = f"object {place.object}"
-        data = self._store.open(place.object)
-        if place.part is not None:
+        if place.part is None:
+            data = self._store.open(place.object)
+        else:
             parts = self._bundles.get(place.object)
             if parts is None:
-                parts = self._bundles[place.object] = container.members(data, where)
+                parts = self._bundles[place.object] = container.members(self._store.open(place.object), where)
             if place.part >= len(parts):
                 raise Corrupt(f"{where}: no part {place.part}", "run `wvc fsck --full`")
             data = parts[place.part]

@@ -21,13 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from weightvc.delta import values
 from weightvc.merge import linalg
 from weightvc.merge.method import Fold
 from weightvc.repo.decode import Reader
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.vectors import DTYPES, Vectors, Workspace
 from weightvc.util import fsio, heap, parallel
+from weightvc.util.errors import Conflict
 from weightvc.util.progress import Progress
+from weightvc.util.text import printable
 
 _F64 = 8
 
@@ -51,9 +54,12 @@ class Materializer:
         device: A torch device; decoding and encoding stay on the CPU.
         scratch: An existing directory for projected sums, 8 bytes an element.
         jobs: Worker threads.
+        special: Whether the base or a task holds infinities or NaN.
     """
 
-    def __init__(self, reader: Reader, plan: Plan, method: Fold, *, device: str, scratch: Path, jobs: int) -> None:
+    def __init__(
+        self, reader: Reader, plan: Plan, method: Fold, *, device: str, scratch: Path, jobs: int, special: bool
+    ) -> None:
         self._reader = reader
         self.plan = plan
         self._method = method
@@ -65,6 +71,7 @@ class Materializer:
         self._kept: dict[tuple[str, ...], int] = {}
         self._file: fsio.NewFile | None = None
         self._factor = 1.0
+        self._special = special
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -117,7 +124,10 @@ class Materializer:
             for (at, _), square in zip(sources[names], folded.vectors, strict=True):
                 squares[at].append(square)
         merged = math.sqrt(math.fsum(folded.merged for folded in self._folded.values()))
-        return self._method.scale([math.sqrt(math.fsum(parts)) for parts in squares], merged)
+        factor = self._method.scale([math.sqrt(math.fsum(parts)) for parts in squares], merged)
+        if not math.isfinite(factor) or not math.isfinite(merged):
+            raise Conflict("the merged model's norm is beyond double precision", "use smaller coefficients")
+        return factor
 
     def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
         """Return the split ranks that the method decided for a tensor, one for each projection."""
@@ -132,8 +142,11 @@ class Materializer:
         else:
             offset = 0
             for base, total in self._sums(plan):
+                before = int(base.isfinite().logical_not_().sum()) if self._special else 0
                 result = base if total is None else base.add_(total, alpha=self._factor)
                 data = _raw(result.to(DTYPES[plan.spec.dtype]))
+                if values.count_nonfinite(plan.spec.dtype, data) > before:
+                    raise _overflow(plan)
                 yield offset, data
                 offset += len(data)
 
@@ -197,7 +210,14 @@ class Materializer:
 
     def _vectors(self, plan: TensorPlan) -> Vectors:
         sources = [(self.plan.weights[at], self._reader.open(entry)) for at, entry in plan.sources]
-        return Vectors(self._reader.open(plan.base), sources, self._workspace)
+        return Vectors(self._reader.open(plan.base), sources, self._workspace, special=self._special)
+
+
+def _overflow(plan: TensorPlan) -> Conflict:
+    return Conflict(
+        f"tensor {printable(plan.names[0])}: the merged values do not fit into {plan.spec.dtype}",
+        "use smaller coefficients, or a wider --dtype",
+    )
 
 
 def _square(vector: Tensor) -> float:

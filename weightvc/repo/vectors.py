@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from weightvc.repo.decode import SPAN, Decoder
+from weightvc.util.errors import Conflict
+from weightvc.util.text import printable
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The torch dtypes of mergeable tensors."""
@@ -58,9 +60,13 @@ class Vectors:
         base: The base tensor.
         sources: The tasks' tensors with the factor of each task vector.
         workspace: Where spans are computed; used by one thread for one tensor at a time.
+        special: Whether the base or a task holds infinities or NaN, which need a closer look.
     """
 
-    def __init__(self, base: Decoder, sources: Sequence[tuple[float, Decoder]], workspace: Workspace) -> None:
+    def __init__(
+        self, base: Decoder, sources: Sequence[tuple[float, Decoder]], workspace: Workspace, *, special: bool
+    ) -> None:
+        self._special = special
         self._base = base
         self._sources = sources
         self._workspace = workspace
@@ -85,8 +91,25 @@ class Vectors:
         weight, source = self._sources[at]
         raw = self._workspace.raw[1][: len(self._span)]
         source.read_into(raw, self._offset, self._span)
-        vector = self._widen(source, raw, out).sub_(self._start)
+        tuned = self._widen(source, raw, out)
+        same = self._unmoved(tuned) if self._special else None
+        vector = tuned.sub_(self._start)
+        if same is not None:
+            self._refuse_moved(vector.masked_fill_(same, 0.0), source)
         return vector if weight == 1.0 else vector.mul_(weight)
+
+    def _unmoved(self, tuned: Tensor) -> Tensor:
+        """Return where the task left the base's value, which a difference does not show for infinities and NaN."""
+        return (tuned == self._start) | (tuned.isnan() & self._start.isnan())
+
+    @staticmethod
+    def _refuse_moved(vector: Tensor, source: Decoder) -> None:
+        if not bool(vector.isfinite().all()):
+            raise Conflict(
+                f"tensor {printable(source.entry.spec.name)}: a task changed a value from or to NaN or infinity, "
+                "which no merge can weigh",
+                "leave that task out, or check it out alone",
+            )
 
     @staticmethod
     def _widen(decoder: Decoder, data: memoryview, out: Tensor) -> Tensor:
