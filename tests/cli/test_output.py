@@ -288,12 +288,18 @@ def test_fsck(two, told, masked):
     ran = two.run("fsck")
 
     assert ran.code == 1
+    assert masked(ran.out).splitlines() == [
+        "task beta: 1 of 1 objects missing",
+        "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them",
+        "1 problems found",
+    ]
     names = [
         f"beta: encoder.layer.{n}.{part}"
         for n in (0, 1, 2)
         for part in ("attention.query.bias", "attention.query.weight", "output.dense.weight", "output.norm.weight")
     ]
-    assert masked(ran.out).splitlines() == [
+    assert masked(two.run("-v", "fsck").out).splitlines() == [
+        "task beta: 1 of 1 objects missing",
         "missing: ID: not in the store",
         f"  needed by {', '.join(names[:10])} and 3 more",
         "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them",

@@ -36,6 +36,23 @@ def test_a_missing_object_and_what_it_costs(two):
     assert not any(cost.startswith("beta") for cost in finding["costs"])
 
 
+def test_missing_objects_are_counted_for_the_base_and_each_task(two):
+    for oid in two.objects():
+        two.object_file(oid).unlink()
+
+    found = two.run("fsck")
+
+    assert found.code == 1
+    needs = two.run("--json", "fsck").json["needs"]
+    assert set(needs) == {"base", "alpha", "beta"}
+    assert set(found.out.splitlines()[:3]) == {
+        f"the base: {needs['base']} of {needs['base']} objects missing",
+        f"task alpha: {needs['alpha']} of {needs['alpha']} objects missing",
+        f"task beta: {needs['beta']} of {needs['beta']} objects missing",
+    }
+    assert len(found.out.splitlines()) == 5
+
+
 @pytest.fixture
 def large(two, models, tmp_path):
     """The repository with a task whose tensor is an object of its own."""

@@ -1,5 +1,6 @@
 """`wvc fsck`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from weightvc.cli.context import Context, pass_context, size
 from weightvc.util.text import listed
 
 if TYPE_CHECKING:
-    from weightvc.repo.fsck import Checked
+    from weightvc.repo.fsck import Checked, Finding
 
 
 @click.command("fsck")
@@ -19,14 +20,23 @@ if TYPE_CHECKING:
 @options.jobs
 @pass_context
 def command(ctx: Context, full: bool, jobs: int) -> None:
-    """Check that everything that history refers to is here; exit 1 when something is missing or damaged."""
+    """Check that everything that history refers to is here; exit 1 when something is missing or damaged.
+
+    Missing objects are counted for each task; `wvc -v fsck` names them one by one.
+    """
     result = repo.fsck.fsck(ctx.repository(), full=full, jobs=jobs, progress=ctx.progress())
     ctx.code = 0 if result.ok else exits.FOUND
-    ctx.emit("fsck", result, _lines(result))
+    ctx.emit("fsck", result, _lines(result, ctx.verbose))
 
 
-def _lines(result: "Checked") -> Iterator[str]:
+def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
+    missing = [finding for finding in result.findings if finding.kind == "missing"]
+    for owner, count in Counter(owner for finding in missing for owner in _owners(finding)).items():
+        what = "the base" if owner == "base" else f"task {owner}"
+        yield f"{what}: {count} of {result.needs[owner]} objects missing"
     for finding in result.findings:
+        if finding.kind == "missing" and not verbose:
+            continue
         yield f"{finding.kind}: {finding.what}: {finding.detail}"
         if finding.costs:
             yield f"  needed by {listed(finding.costs)}"
@@ -35,3 +45,8 @@ def _lines(result: "Checked") -> Iterator[str]:
     if result.unreferenced:
         yield f"{result.unreferenced} objects that nothing refers to"
     yield "no problems found" if result.ok else f"{len(result.findings)} problems found"
+
+
+def _owners(finding: "Finding") -> list[str]:
+    """Return the tasks, or the base, that need an object, each once."""
+    return sorted({cost.partition(":")[0] for cost in finding.costs})

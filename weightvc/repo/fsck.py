@@ -1,6 +1,7 @@
 """Fsck: is everything that history refers to here, and is it what it must be?"""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
@@ -29,7 +30,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """The outcome; ``unreferenced`` objects are in the store but no revision or staged task refers to them."""
+    """The outcome; ``unreferenced`` objects are in the store but no revision or staged task refers to them.
+
+    ``needs`` counts the objects that the base and each task refer to, all their versions together.
+    """
 
     ok: bool
     full: bool
@@ -38,6 +42,7 @@ class Checked:
     bytes: int
     unreferenced: int
     findings: tuple[Finding, ...]
+    needs: Mapping[str, int]
 
 
 def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
@@ -68,7 +73,8 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     findings += [finding for _, finding in checked if finding is not None]
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
-    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings))
+    needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
+    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs)
 
 
 def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
