@@ -233,6 +233,21 @@ def test_a_task_is_never_older_than_another_even_if_the_clock_was_set_back(two, 
     assert times[3] == times[2][:-7] + f"{int(times[2][-7:-1]) + 1:06d}Z"
 
 
+def test_tasks_can_be_added_after_one_of_the_last_time_there_is(two, templates, monkeypatch):
+    class Last(datetime):
+        @classmethod
+        def now(cls, _tz):
+            return datetime.max.replace(tzinfo=UTC)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adds, "datetime", Last)
+        two.put("one", templates.alpha)
+    two.put("two", templates.alpha)
+
+    assert [two.manifest(name)["added"] for name in ("one", "two")] == ["9999-12-31T23:59:59.999999Z"] * 2
+    assert [task["task"] for task in two.json("status")["tasks"]] == ["alpha", "beta", "one", "two"]
+
+
 def test_the_first_task_has_the_time_of_the_clock(empty, templates):
     before = datetime.now(UTC)
 

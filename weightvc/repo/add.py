@@ -32,6 +32,8 @@ Fine-tunes measure well below; unrelated checkpoints of one architecture about 1
 
 _SAMPLED_CHUNKS = 4
 
+_LAST = datetime.max.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class Added:
@@ -107,7 +109,7 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
     """Return the task's UUID and first-add time: its own if it lives or is staged, else new ones.
 
     The time is never earlier than that of any other task, so that the default order is the order of adding even
-    if the clock was set back.
+    if the clock was set back; after the last time that can be written, names decide.
     """
     staged = {
         path: Manifest.from_bytes(data, path)
@@ -121,7 +123,7 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
     now = datetime.now(UTC)
     if times:
         newest = datetime.strptime(max(times), TIME).replace(tzinfo=UTC)
-        now = max(now, newest + timedelta(microseconds=1))
+        now = max(now, newest if newest == _LAST else newest + timedelta(microseconds=1))
     return str(uuid.uuid4()), now.strftime(TIME)
 
 
