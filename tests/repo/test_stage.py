@@ -1,4 +1,9 @@
+import threading
+
+import pytest
+
 from weightvc.repo import stage
+from weightvc.util import fsio
 
 
 def test_what_is_staged_is_what_was_put_last(two):
@@ -23,7 +28,7 @@ def test_what_is_staged_is_what_was_put_last(two):
 def test_scratch_files_and_links_are_passed_over(two, tmp_path):
     repo = two.api()
     stage.put(repo, ".wvc/tasks/a.json", b"one")
-    (repo.stage_dir / "tasks/tmp-123-0123").write_bytes(b"torn")
+    (repo.stage_dir / "tasks/tmp-123-0123456789abcdef").write_bytes(b"torn")
     (repo.stage_dir / "tasks/b.json").symlink_to(tmp_path)
     (repo.stage_dir / "tasks/c.json").mkdir()
 
@@ -55,3 +60,30 @@ def test_a_worktree_has_a_stage_of_its_own(two, templates, tmp_path):
     assert two.json("status")["staged"] == {}
     assert tree.json("commit", "-m", "Add it")["tasks"] == ["new"]
     assert [task["task"] for task in tree.json("status")["tasks"]] == ["alpha", "beta", "new"]
+
+
+@pytest.mark.parametrize("name", ["tmp-x", "tmp-1-0123456789abcdef"])
+def test_a_task_may_be_named_like_a_scratch_file(two, templates, name):
+    two.wvc("add", templates.alpha, "--task", name)
+    two.wvc("recipe", "save", name, "--tasks", "beta")
+
+    done = two.json("commit", "-m", "Add it")
+
+    assert (done["tasks"], done["recipes"]) == ([name], [name])
+
+
+@pytest.mark.parametrize("change", ["put", "delete", "forget", "settle"])
+def test_whoever_changes_the_stage_waits_for_its_lock(two, change):
+    repo, path = two.api(), ".wvc/tasks/a.json"
+    stage.put(repo, path, b"one")
+    more = {"put": [path, b"two"], "settle": [{path: b"one"}]}.get(change, [path])
+    thread = threading.Thread(target=getattr(stage, change), args=(repo, *more))
+
+    with fsio.locked(two.path / ".git/wvc/stage.lock", shared=False):
+        thread.start()
+        thread.join(0.2)
+        assert stage.changes(repo) == {path: b"one"}
+    thread.join(10)
+
+    wanted = {"put": {path: b"two"}, "delete": {path: None}, "forget": {}, "settle": {}}
+    assert stage.changes(repo) == wanted[change]

@@ -6,7 +6,6 @@ up a note that it finds. The caller of everything here except :func:`recover` ho
 """
 
 import os
-import re
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -22,8 +21,6 @@ from weightvc.util.text import printable
 
 INDEX_PATIENCE = 2.0
 """Seconds to wait for another git process to let go of the index."""
-
-_SCRATCH_NAME = re.compile(r"tmp-\d+-[0-9a-f]{16}")
 
 
 @contextmanager
@@ -122,7 +119,7 @@ def _refresh(git: GitDir, paths: list[str]) -> None:
         else:
             fsio.remove_file(file)
     for directory in {file.parent for file in files.values()}:
-        for left in filter(lambda entry: _SCRATCH_NAME.fullmatch(entry.name), directory.glob("tmp-*")):
+        for left in filter(lambda entry: fsio.SCRATCH.fullmatch(entry.name), directory.glob("tmp-*")):
             fsio.remove_file(left)
 
 

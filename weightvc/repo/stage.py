@@ -1,10 +1,13 @@
 """Staged changes: tracked files that the next `wvc commit` will write or delete.
 
 A change is a file under the stage directory at the path it will have below `.wvc`; a deletion is an empty file
-with the suffix `.removed`.
+with the suffix `.removed`. Whoever changes the stage holds its lock, so that what is staged while a commit settles is
+not taken for what was committed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from weightvc.repo.repository import TRACKED, Handle
 from weightvc.util import fsio
@@ -14,32 +17,33 @@ _REMOVED = ".removed"
 
 def put(repo: Handle, path: str, data: bytes) -> None:
     """Stage new contents for a tracked path."""
-    target = repo.stage_dir / path.removeprefix(f"{TRACKED}/")
-    fsio.make_dirs(target.parent)
-    fsio.write_file(target, data)
-    fsio.remove_file(target.with_name(target.name + _REMOVED))
+    target = _target(repo, path)
+    with _locked(repo):
+        fsio.make_dirs(target.parent)
+        fsio.write_file(target, data)
+        fsio.remove_file(target.with_name(target.name + _REMOVED))
 
 
 def delete(repo: Handle, path: str) -> None:
     """Stage the deletion of a tracked path."""
-    target = repo.stage_dir / path.removeprefix(f"{TRACKED}/")
-    fsio.make_dirs(target.parent)
-    fsio.write_file(target.with_name(target.name + _REMOVED), b"")
-    fsio.remove_file(target)
+    target = _target(repo, path)
+    with _locked(repo):
+        fsio.make_dirs(target.parent)
+        fsio.write_file(target.with_name(target.name + _REMOVED), b"")
+        fsio.remove_file(target)
 
 
 def forget(repo: Handle, path: str) -> None:
     """Drop what is staged for a tracked path."""
-    target = repo.stage_dir / path.removeprefix(f"{TRACKED}/")
-    for name in (target.name, target.name + _REMOVED):
-        fsio.remove_file(target.with_name(name))
+    with _locked(repo):
+        _drop(_target(repo, path))
 
 
 def changes(repo: Handle) -> dict[str, bytes | None]:
     """Return what is staged, by tracked path; ``None`` for a deletion."""
     found: dict[str, bytes | None] = {}
     for file in sorted(repo.stage_dir.glob("*/*")):
-        if not fsio.is_regular(file) or file.name.startswith("tmp-"):
+        if not fsio.is_regular(file) or fsio.SCRATCH.fullmatch(file.name):
             continue
         path = f"{TRACKED}/{file.parent.name}/{file.name}"
         if path.endswith(_REMOVED):
@@ -51,7 +55,24 @@ def changes(repo: Handle) -> dict[str, bytes | None]:
 
 def settle(repo: Handle, committed: Mapping[str, bytes | None]) -> None:
     """Drop the staged changes that a commit has carried out; one staged meanwhile anew stays."""
-    now = changes(repo)
-    for path, data in committed.items():
-        if path in now and now[path] == data:
-            forget(repo, path)
+    with _locked(repo):
+        now = changes(repo)
+        for path, data in committed.items():
+            if path in now and now[path] == data:
+                _drop(_target(repo, path))
+
+
+@contextmanager
+def _locked(repo: Handle) -> Iterator[None]:
+    fsio.make_dirs(repo.stage_dir.parent)
+    with fsio.locked(repo.stage_dir.with_name("stage.lock"), shared=False):
+        yield
+
+
+def _target(repo: Handle, path: str) -> Path:
+    return repo.stage_dir / path.removeprefix(f"{TRACKED}/")
+
+
+def _drop(target: Path) -> None:
+    for name in (target.name, target.name + _REMOVED):
+        fsio.remove_file(target.with_name(name))

@@ -8,6 +8,7 @@ power cut (the method of ALICE, Pillai et al., OSDI 2014).
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -91,6 +92,10 @@ def make_dirs(path: Path) -> None:
     with suppress(FileExistsError):
         ops.mkdir(path)
     sync_dir(path.parent)
+
+
+SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}", re.ASCII)
+"""The whole name of a file that is being written, or was when its process died."""
 
 
 class NewFile:
