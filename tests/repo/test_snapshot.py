@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from weightvc.repo import snapshot
@@ -91,3 +92,27 @@ def test_codecs_give_other_bytes_and_the_same_version(two, templates):
 
     assert plain["manifest"] == two.manifest("alpha")["version"]
     assert plain["stored_bytes"] > plain["bytes"]
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.0.attention.query.weight", "large", "README.md"])
+def test_a_checkpoint_that_is_rewritten_while_it_is_read_is_refused(two, models, tmp_path, monkeypatch, name):
+    path = models.write(tmp_path / "x", models.tuned(models.base(), 9) | {"large": torch.ones(snapshot.SMALL)})
+    (path / "README.md").write_text("before")
+    encode = snapshot.encode
+
+    def rewriting(spec, data, *more):
+        """Hand the encoder other bytes than those that were hashed, as a writer of the mapped file would."""
+        if spec.name == name:
+            file = path / ("README.md" if name == "README.md" else "model.safetensors")
+            with file.open("r+b") as held:
+                held.seek(file.read_bytes().index(bytes(data)))
+                held.write(bytes([data[0] ^ 1]))
+        return encode(spec, data, *more)
+
+    monkeypatch.setattr(snapshot, "encode", rewriting)
+    ran = two.run("add", path, "--task", "x")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{path}: {name} changed while it was being read\n" in ran.err
+    assert "hint: let the program that writes the checkpoint finish, then run the command again" in ran.err
+    assert two.json("status")["staged"] == {}

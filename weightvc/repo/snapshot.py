@@ -11,6 +11,7 @@ from typing import TypeVar
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import container, values
 from weightvc.delta.codec import codec_named, encode
+from weightvc.objects.ids import Digest
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorSpec, tensor_digest
 from weightvc.repo.decode import SPAN, Reader, Section
@@ -97,10 +98,21 @@ class _Taker:
             entry = Entry(spec, digest, "delta", partner.spec.name)
         chunks = encode(spec, data, base, self._options.codec)
         if spec.nbytes <= SMALL:
-            return _Piece(item.section, entry, b"".join(chunks))
+            small = b"".join(chunks)
+            self._refuse_changed(item, data, digest)
+            return _Piece(item.section, entry, small)
         stored = self._store.put(chunks)
+        self._refuse_changed(item, data, digest)
         place = Place(self._options.codec, stored.object, stored.size)
         return _Piece(item.section, replace(entry, place=place), None)
+
+    def _refuse_changed(self, item: _Item, data: memoryview, digest: Digest) -> None:
+        """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
+        if tensor_digest(item.spec.dtype, item.spec.shape, data) != digest:
+            raise BadInput(
+                f"{self._checkpoint.path}: {printable(item.spec.name)} changed while it was being read",
+                "let the program that writes the checkpoint finish, then run the command again",
+            )
 
     def _read(self, item: _Item) -> memoryview:
         name = item.spec.name
