@@ -1,6 +1,9 @@
 """Finding what is missing and damaged."""
 
+import re
+
 import pytest
+import torch
 
 
 def object_of(repo, task="alpha", section="tensors"):
@@ -167,3 +170,32 @@ def test_the_library_checks_too(two):
     found = two.api().fsck(full=True, jobs=1)
 
     assert (found.ok, found.full) == (True, True)
+
+
+def test_two_tensors_that_changed_places_in_a_manifest(repository, models, tmp_path):
+    base = {"q": torch.full((3, 3), 1.0), "k": torch.full((3, 3), 2.0), "v": torch.zeros(3)}
+    repo = repository(models.write(tmp_path / "base", base))
+    repo.put("task", models.write(tmp_path / "task", {**base, "v": torch.ones(3)}))
+    file = repo.path / ".wvc/base.json"
+    lines = file.read_bytes().splitlines(keepends=True)
+    place = re.compile(rb'"object":"\w+","part":\d+')
+    (i, first), (j, second) = (
+        (n, place.search(line)[0])
+        for n, line in enumerate(lines)
+        if b'"F32","name":"q"' in line or b'"F32","name":"k"' in line
+    )
+    lines[i], lines[j] = lines[i].replace(first, second), lines[j].replace(second, first)
+    file.write_bytes(b"".join(lines))
+    repo.git("commit", "-qam", "Swap them")
+
+    found = repo.run("--json", "fsck", "--full")
+    merged = repo.run("checkout", "--tasks", "task=0.5", "-o", tmp_path / "out")
+
+    assert found.code == 1
+    assert {(finding["kind"], finding["what"]) for finding in found.json["findings"]} == {
+        ("corrupt", "q"),
+        ("corrupt", "k"),
+    }
+    assert merged.code == 4
+    assert "does not have the digest that its manifest states" in merged.err
+    assert not (tmp_path / "out").exists()

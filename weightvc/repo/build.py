@@ -18,7 +18,7 @@ from weightvc.objects.tensors import TensorHasher, tensor_digest
 from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo import resolve
-from weightvc.repo.decode import Reader
+from weightvc.repo.decode import Reader, Section
 from weightvc.repo.materialize import Materializer
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.repository import Handle
@@ -33,6 +33,7 @@ DEFAULT_SHARD = 5 * 10**9
 """Bytes of a weight file, the default of the hub's own tools."""
 
 _ONE_FILE = 2**63
+_FSCK = "run `wvc fsck --full` to find what is damaged"
 
 TORCH = {
     **DTYPES,
@@ -78,7 +79,6 @@ class Builder:
             work.prepare(progress)
             lines = self._tensors(plan, work, layout, writer, progress)
             writer.finish()
-        self._check_exact(exact, lines)
         for file in layout.files:
             files[file.name] = tensor_digest("U8", [len(file.header)], file.header)
         if (index := layout.index()) is not None:
@@ -115,7 +115,16 @@ class Builder:
     def _layout(self, plan: Plan, exact: Manifest | None) -> Layout:
         if exact is None or not exact.headers:
             return Layout.pack(plan.specs, self._max_shard_size)
-        return Layout.verbatim({e.spec.name: bytes(self._reader.open(e, "headers").read()) for e in exact.headers})
+        layout = Layout.verbatim({e.spec.name: bytes(self._read(e, "headers")) for e in exact.headers})
+        held = {slot.spec for file in layout.files for slot in file.slots.values()}
+        if held != {entry.spec for entry in exact.tensors}:
+            raise Corrupt("a manifest does not list the tensors that its headers do", _FSCK)
+        return layout
+
+    def _read(self, entry: Entry, section: Section) -> memoryview:
+        data = self._reader.open(entry, section).read()
+        _check(entry, tensor_digest(entry.spec.dtype, entry.spec.shape, data))
+        return data
 
     def _tensors(
         self, plan: Plan, work: Materializer, layout: Layout, writer: Writer | None, progress: Progress
@@ -133,18 +142,12 @@ class Builder:
                         writer.write(name, span, offset)
             progress.advance(tensor.spec.nbytes)
             digest, ranks = hasher.digest(), work.ranks(tensor)
+            if tensor.rule in ("base", "task"):
+                _check(tensor.sources[0][1] if tensor.rule == "task" else tensor.base, digest)
             return [TensorLine(where[name], name, digest, tensor.rule, ranks) for name in tensor.names]
 
         with progress.stage("Writing" if writer else "Replaying", sum(t.spec.nbytes for t in ordered)):
             return [line for lines in parallel.run(job, ordered, self._jobs, linalg.pin_thread) for line in lines]
-
-    def _check_exact(self, exact: Manifest | None, lines: list[TensorLine]) -> None:
-        for line in lines if exact is not None else ():
-            if exact is not None and line.digest != exact.by_name[line.name].digest:
-                raise Corrupt(
-                    f"tensor {printable(line.name)} does not have the digest that its manifest states",
-                    "run `wvc fsck --full` to find the damaged object",
-                )
 
     def _head(
         self, directory: Path, task: str, entries: tuple[Entry, ...], files: dict[str, Digest]
@@ -155,8 +158,11 @@ class Builder:
         lines = []
         with Writer(directory / "heads", layout) as writer:
             for entry in entries:
+                hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
                 for offset, span in self._reader.open(entry).spans():
+                    hasher.update(span)
                     writer.write(entry.spec.name, span, offset)
+                _check(entry, hasher.digest())
             writer.finish()
         for file in layout.files:
             files[f"heads/{file.name}"] = tensor_digest("U8", [len(file.header)], file.header)
@@ -167,12 +173,12 @@ class Builder:
     def _others(self, exact: Manifest | None, written: set[str]) -> Iterator[tuple[str, memoryview | bytes]]:
         """Return the other files: all of an exact checkout's, else the base's without weights, and a model card."""
         if exact is not None:
-            yield from ((e.spec.name, self._reader.open(e, "files").read()) for e in exact.files)
+            yield from ((entry.spec.name, self._read(entry, "files")) for entry in exact.files)
             return
         for entry in self._resolved.state.base.files:
             name = entry.spec.name
             if not _is_stale(name) and name not in written and name != "README.md":
-                yield name, self._reader.open(entry, "files").read()
+                yield name, self._read(entry, "files")
         yield "README.md", self._card()
 
     def _card(self) -> bytes:
@@ -188,7 +194,7 @@ class Builder:
 
     def _readme(self, manifest: Manifest) -> bytes | None:
         entry = next((e for e in manifest.files if e.spec.name == "README.md"), None)
-        return None if entry is None else bytes(self._reader.open(entry, "files").read())
+        return None if entry is None else bytes(self._read(entry, "files"))
 
     def _lock(self, files: dict[str, Digest], lines: list[TensorLine]) -> Lock:
         resolved = self._resolved
@@ -204,6 +210,12 @@ class Builder:
             tensors=tuple(lines),
             max_shard_size=self._max_shard_size,
         )
+
+
+def _check(entry: Entry, digest: Digest) -> None:
+    """Refuse bytes that are not what the manifest states."""
+    if digest != entry.digest:
+        raise Corrupt(f"{printable(entry.spec.name)} does not have the digest that its manifest states", _FSCK)
 
 
 def _is_stale(name: str) -> bool:

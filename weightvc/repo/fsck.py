@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
-from weightvc.objects.manifest import Manifest, Place
+from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.tensors import TensorHasher
 from weightvc.repo import stage
+from weightvc.repo.decode import Reader, Section
 from weightvc.repo.repository import BASE, TRACKED, Handle
 from weightvc.repo.state import load
 from weightvc.util import parallel
@@ -48,7 +50,8 @@ class Checked:
 def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
     """Check every manifest that a ref, HEAD or the stage holds, and every object that one refers to.
 
-    Objects are checked for presence and size, and with ``full`` read and compared with their ids.
+    Objects are checked for presence and size, and with ``full`` read and compared with their ids, and every entry
+    decoded and compared with the digest that its manifest states.
 
     Raises:
         NotARepository: HEAD has no `.wvc`.
@@ -71,6 +74,8 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     with progress.stage("Checking objects", total):
         checked = parallel.run(job, sorted(users), jobs)
     findings += [finding for _, finding in checked if finding is not None]
+    if full:
+        findings += _decoded(repo, manifests, {finding.what for finding in findings}, jobs, progress)
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
     needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
@@ -129,3 +134,36 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
     if any(expected != size for expected in whole):
         return size, Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
     return size, None
+
+
+def _decoded(
+    repo: Handle, manifests: list[tuple[str, Manifest]], broken: set[str], jobs: int, progress: Progress
+) -> list[Finding]:
+    """Decode every entry once and compare digests; what needs a ``broken`` object has been reported already."""
+    bases = {manifest.version: manifest for _, manifest in manifests if manifest.task is None}
+    readers = {version: Reader(repo.store, base) for version, base in bases.items()}
+    work: dict[tuple[str, Entry], tuple[str, Section, Reader]] = {}
+    sections: tuple[Section, ...] = ("tensors", "files", "headers")
+    for owner, manifest in manifests:
+        version = manifest.base or manifest.version
+        for section in sections if version in readers else ():
+            for entry in getattr(manifest, section):
+                work.setdefault((section + version, entry), (owner, section, readers[version]))
+
+    def job(item: tuple[tuple[str, Entry], tuple[str, Section, Reader]]) -> Finding | None:
+        (_, entry), (owner, section, reader) = item
+        hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
+        detail = "its bytes do not have the digest that its manifest states"
+        try:
+            decoder = reader.open(entry, section)
+            for _, span in decoder.spans():
+                hasher.update(span)
+        except WeightvcError as error:
+            detail = error.what
+        progress.advance(entry.spec.nbytes)
+        wrong = hasher.digest() != entry.digest
+        return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if wrong else None
+
+    items = [item for item in work.items() if item[0][1].place is None or item[0][1].place.object not in broken]
+    with progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):
+        return [found for found in parallel.run(job, items, jobs) if found is not None]
