@@ -81,8 +81,16 @@ def test_init_keeps_the_users_branch_name(tmp_path, scrubbed):
 
 
 def test_init_keeps_a_repository_that_is_there(repo):
-    (repo.path / "sub").mkdir()
-    assert init(repo.path / "sub") == repo.git
+    assert init(repo.path) == repo.git
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_init_in_a_repository_makes_another(repo, existing):
+    if existing:
+        (repo.path / "sub").mkdir()
+    made = init(repo.path / "sub")
+    assert made == GitDir(repo.path / "sub", repo.path / "sub/.git", repo.path / "sub/.git")
+    assert discover(repo.path / "sub") == made
 
 
 def test_init_is_durable(tmp_path, record):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import weightvc
+from weightvc.repo import init as inits
 
 
 def test_a_new_directory_becomes_a_repository(wvc, templates, tmp_path):
@@ -99,3 +100,94 @@ def test_a_file_can_be_a_base(wvc, templates, tmp_path):
 
     assert ran.out.splitlines()[0].endswith("with 17 tensors")
     assert json.loads((tmp_path / "repo/.wvc/base.json").read_text())["files"] == []
+
+
+@pytest.mark.parametrize("where", ["new", "deep/new"])
+def test_a_new_directory_in_a_repository_becomes_one_of_its_own(two, wvc, models, tmp_path, where):
+    head, base = two.git("rev-parse", "HEAD"), (two.path / ".wvc/base.json").read_bytes()
+    path = two.path / where
+
+    done = wvc("--json", "init", path, "--base", models.write(tmp_path / "other", models.base(5))).json
+
+    assert done["repository"] == str(path)
+    assert weightvc.open(path).status().base == done["base"]["digest"]
+    assert (two.git("rev-parse", "HEAD"), (two.path / ".wvc/base.json").read_bytes()) == (head, base)
+
+
+def test_a_failed_init_in_a_repository_leaves_it_alone(two, refused, templates):
+    (two.path / "kept").mkdir()
+
+    refused(two, 3, "init", two.path / "kept/new/deep", "--base", templates.base, "--codec", "zip", says="zip")
+
+
+@pytest.mark.parametrize("damage", ["empty", "file", "link", "head"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_git_directory_that_git_cannot_read_is_left_alone(two, refused, templates, tmp_path, *, damage, inside):
+    path = (two.path if inside else tmp_path) / "damaged"
+    path.mkdir()
+    own = path / ".git"
+    match damage:
+        case "empty":
+            own.mkdir()
+        case "file":
+            own.write_text(f"gitdir: {tmp_path / 'gone'}\n")
+        case "link":
+            own.symlink_to(tmp_path / "gone")
+        case "head":
+            subprocess.run(["git", "init", "-q", path], check=True)
+            (own / "HEAD").unlink()
+    before = sorted(path.rglob("*"))
+
+    for options in ((), ("--dry-run",)):
+        refused(
+            two, 3, "init", path, "--base", templates.base, *options, says=f"{own} exists but git cannot read it",
+            hint="repair it with git, or move it away",
+        )  # fmt: skip
+
+    assert sorted(path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("where", ["file", "file/sub", "link", "link/sub"])
+def test_a_place_that_cannot_be_a_directory(wvc, templates, tmp_path, where):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+
+    ran = wvc("init", tmp_path / where, "--base", templates.base)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{tmp_path / where.partition('/')[0]} is not a directory\nhint: name another directory" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_base_that_another_process_commits_meanwhile_stays(wvc, templates, models, tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path / "repo"], check=True)
+    take = inits.snapshot.take
+
+    def late(*args, **named):
+        monkeypatch.setattr(inits.snapshot, "take", take)
+        assert wvc("init", tmp_path / "repo", "--base", templates.base).code == 0
+        return take(*args, **named)
+
+    monkeypatch.setattr(inits.snapshot, "take", late)
+    ran = wvc("init", tmp_path / "repo", "--base", models.write(tmp_path / "other", models.base(5)))
+
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{tmp_path / 'repo'} is a weightvc repository already" in ran.err
+    log = subprocess.run(["git", "-C", tmp_path / "repo", "log", "--format=%s"], capture_output=True, check=True)
+    assert log.stdout == b"wvc init: base base\n"
+
+
+def test_what_another_process_makes_meanwhile_is_not_removed(wvc, templates, tmp_path, monkeypatch):
+    path, make_dirs = tmp_path / "new/repo", inits.fsio.make_dirs
+
+    def late(directory):
+        monkeypatch.setattr(inits.fsio, "make_dirs", make_dirs)
+        assert wvc("init", path, "--base", templates.base).code == 0
+        make_dirs(directory)
+
+    monkeypatch.setattr(inits.fsio, "make_dirs", late)
+    ran = wvc("init", path, "--base", templates.base)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert f"another process makes a repository at {path}\nhint: look at it with `wvc status`" in ran.err
+    assert weightvc.open(path).fsck(full=True).ok

@@ -195,13 +195,14 @@ def discover(path: Path) -> GitDir:
         NotARepository: there is none, it has no work tree, or its work tree is elsewhere.
         RequestError: git refuses it, for instance because it belongs to somebody else.
     """
-    found = _locate(path) if path.is_dir() else None
+    found = locate(path) if path.is_dir() else None
     if found is None:
         raise NotARepository(f"{path} is not in a git repository", "run `wvc init --base PATH`")
     return found
 
 
-def _locate(path: Path) -> GitDir | None:
+def locate(path: Path) -> GitDir | None:
+    """Find the repository that the directory ``path`` lies in as :func:`discover` does; ``None`` if there is none."""
     try:
         out = process.line(
             path, "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-dir", "--git-common-dir"
@@ -222,7 +223,7 @@ def _locate(path: Path) -> GitDir | None:
 
 
 def init(path: Path) -> GitDir:
-    """Return the repository that holds ``path``, making one there, durably, if there is none.
+    """Return the repository whose top is ``path``, making it, durably, if there is none; one around it is no matter.
 
     The first branch has the name that the user's own git settings give, else ``main``.
 
@@ -230,7 +231,8 @@ def init(path: Path) -> GitDir:
         NotARepository: ``path`` is in a repository without a work tree.
     """
     fsio.make_dirs(path)
-    if found := _locate(path):
+    found = locate(path)
+    if found is not None and found.work_tree == path.resolve():
         return found
     try:
         process.run(path, "config", "--get", "init.defaultBranch")

@@ -54,6 +54,10 @@ class Ops:
         """Make one directory."""
         os.mkdir(path)
 
+    def rmdir(self, path: Path) -> None:
+        """Remove one empty directory."""
+        os.rmdir(path)
+
     def utime(self, path: Path) -> None:
         """Set the modification time to now."""
         os.utime(path, follow_symlinks=False)
