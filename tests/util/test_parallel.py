@@ -4,6 +4,7 @@ import time
 import pytest
 
 from weightvc.util import parallel
+from weightvc.util.errors import UsageError
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
@@ -20,6 +21,14 @@ def test_results_have_the_order_of_the_items(jobs):
 
     assert parallel.run(job, iter(range(1, 9)), jobs) == [1, 4, 9, 16, 25, 36, 49, 64]
     assert parallel.run(job, [], jobs) == []
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+@pytest.mark.parametrize("items", [[], [1]])
+def test_less_than_one_job_is_refused(jobs, items):
+    with pytest.raises(UsageError, match=f"^{jobs} jobs can do nothing$") as caught:
+        parallel.run(str, items, jobs)
+    assert caught.value.hint == "give a number of threads from 1 up"
 
 
 def test_jobs_run_at_once():

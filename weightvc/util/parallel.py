@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from weightvc.util.errors import UsageError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,7 +26,12 @@ def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[]
         items: The work, the longest first for the best balance.
         jobs: Number of threads, at least 1.
         start: Called once in each thread before its first job.
+
+    Raises:
+        UsageError: ``jobs`` is less than 1.
     """
+    if jobs < 1:
+        raise UsageError(f"{jobs} jobs can do nothing", "give a number of threads from 1 up")
     todo = list(items)
     results: dict[int, R] = {}
     failures: list[BaseException] = []
