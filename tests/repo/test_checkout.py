@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from weightvc.repo import checkout as checkouts
 
@@ -199,6 +200,50 @@ def test_a_checkout_that_was_changed_since_is_kept(two, refused, tmp_path, chang
     assert two.json("verify", target)["ok"]
 
 
+@pytest.mark.parametrize("change", ["value", "header", "longer", "linked", "lock"])
+def test_weights_that_were_changed_since_are_kept(two, refused, models, templates, tmp_path, *, change):
+    target = tmp_path / "out"
+    two.wvc("checkout", "-o", target)
+    weights = target / "model.safetensors"
+    if change == "value":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif change == "header":
+        save_file(models.read(target), weights, metadata={"format": "pt", "by": "me"})
+    elif change == "longer":
+        with weights.open("ab") as file:
+            file.write(b"more")
+    elif change == "linked":
+        shutil.move(weights, tmp_path / "weights")
+        weights.symlink_to(tmp_path / "weights")
+    else:
+        shutil.copy(target / "wvc.lock.json", tmp_path / "lock")
+        shutil.rmtree(target)
+        shutil.copytree(templates.beta, target)
+        shutil.copy(tmp_path / "lock", target / "wvc.lock.json")
+    before = models.contents(target)
+
+    says = "files that were added or changed since the checkout: "
+    says += "README.md, model.safetensors" if change == "lock" else "model.safetensors"
+    refused(two, 3, "checkout", "-o", target, says=says, hint="move them away, or pass --force")
+    warned = two.run("revert", "alpha").err
+
+    assert f"warning: {target} still holds the task: {target} holds {says}" in warned
+    assert models.contents(target) == before
+    two.wvc("checkout", "-o", target, "--force")
+    assert two.json("verify", target)["ok"]
+
+
+def test_a_checkout_whose_weights_were_deleted_is_written_again(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    (tmp_path / "out/model.safetensors").unlink()
+
+    two.wvc("checkout", "-o", tmp_path / "out")
+
+    assert two.json("verify", tmp_path / "out")["ok"]
+
+
 def test_force_replaces_a_foreign_directory(two, tmp_path):
     (tmp_path / "out/sub").mkdir(parents=True)
     (tmp_path / "out/sub/mine").write_text("mine")
@@ -348,3 +393,13 @@ def test_a_dtype_that_the_library_is_given_is_checked(two):
     with pytest.raises(UsageError, match="--dtype I8 is no dtype for a merge") as caught:
         two.api().checkout(dtype="I8")
     assert caught.value.hint == "use one of BF16, F16, F32, F64"
+
+
+def test_no_jobs_at_all_are_refused_and_nothing_is_written(two, tmp_path):
+    from weightvc.util.errors import UsageError
+
+    before = two.everything()
+    with pytest.raises(UsageError, match="0 jobs can do nothing"):
+        two.api().checkout(output=tmp_path / "out", jobs=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
+    assert two.everything() == before

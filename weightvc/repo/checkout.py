@@ -74,7 +74,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     device = devices.find(options.device)
     directory = Path(os.path.abspath(options.output or repo.git.work_tree / DEFAULT_OUTPUT))
     output.check_apart(repo, directory)
-    output.check_free(directory, force=options.force)
+    output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder.plan(), directory, options.jobs)
     if options.dry_run:

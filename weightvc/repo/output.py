@@ -9,9 +9,11 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
+from weightvc.repo import compare
 from weightvc.repo.repository import TRACKED, Handle
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, NotFound, WeightvcError
+from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
 
@@ -36,12 +38,14 @@ def check_apart(repo: Handle, directory: Path) -> None:
         raise Conflict(f"{directory} holds the repository, or is part of it", "name another one with -o DIR")
 
 
-def check_free(directory: Path, *, force: bool) -> None:
+def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progress = SILENT) -> None:
     """Refuse to replace anything that `wvc checkout` did not write, unless ``force``.
 
+    Reads every file there, weights too: a model that was trained further in place looks like the one checked out.
+
     Raises:
-        Conflict: the path is not a directory, a directory without a lock, or one to which files were added or whose
-            configuration files were changed since.
+        Conflict: the path is not a directory, a directory without a lock, or one in which files were added or changed
+            since.
     """
     if not directory.exists() and not directory.is_symlink():
         return
@@ -50,7 +54,7 @@ def check_free(directory: Path, *, force: bool) -> None:
     if force or not any(directory.iterdir()):
         return
     try:
-        changed = _foreign(directory, read_lock(directory))
+        changed = _foreign(directory, read_lock(directory), jobs, progress)
     except WeightvcError:
         raise Conflict(
             f"{directory} is not empty and was not written by wvc",
@@ -63,12 +67,13 @@ def check_free(directory: Path, *, force: bool) -> None:
         )
 
 
-def _foreign(directory: Path, lock: Lock) -> list[str]:
-    weights = {line.file for line in lock.tensors}
+def _foreign(directory: Path, lock: Lock, jobs: int, progress: Progress) -> list[str]:
+    compared = compare.weight_files(directory, lock, jobs, progress)
+    whole = {locks.NAME, *(found.file for found in compared if not found.wrong)}
     changed = []
     for path in sorted(p for p in directory.rglob("*") if not p.is_dir() or p.is_symlink()):
         name = path.relative_to(directory).as_posix()
-        if name == locks.NAME or (name in weights and fsio.is_regular(path)):
+        if name in whole and fsio.is_regular(path):
             continue
         if (
             name not in lock.files

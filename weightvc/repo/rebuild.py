@@ -130,7 +130,7 @@ class Rebuild:
     def _build(self, builder: Builder, directory: Path | None, progress: Progress) -> Lock:
         if directory is None:
             return builder.digests(progress)
-        output.check_free(directory, force=False)
+        output.check_free(directory, force=False, jobs=self._jobs, progress=progress)
         with output.building(directory) as made:
             lock = builder.write(made, progress)
             fsio.write_file(made / locks.NAME, lock.to_bytes())

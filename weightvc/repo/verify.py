@@ -4,20 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.checkpoint.files import map_file
-from weightvc.checkpoint.header import Header, parse_header
 from weightvc.merge.fingerprint import fingerprint
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Digest
-from weightvc.objects.lock import Lock, TensorLine
+from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
+from weightvc.repo import compare, output, resolve
 from weightvc.repo import device as devices
-from weightvc.repo import output, resolve
 from weightvc.repo import plan as plans
 from weightvc.repo.build import Builder
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Resolved
-from weightvc.util import fsio, parallel
-from weightvc.util.errors import BadInput, NotFound
+from weightvc.util import fsio
+from weightvc.util.errors import NotFound
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -57,7 +56,10 @@ def verify(
         Corrupt: the lock itself was changed.
     """
     lock = output.read_lock(path)
-    checks = [_files(path, lock), *_tensors(path, lock, jobs, progress)]
+    checks = [_files(path, lock)]
+    for found in compare.weight_files(path, lock, jobs, progress):
+        detail = listed(found.wrong) or f"{found.tensors} tensors as locked"
+        checks.append(Check(found.file, ok=not found.wrong, detail=detail))
     if replay:
         if repo is None:
             raise NotFound("a replay needs the repository", "run it inside the repository, or with `wvc -C DIR`")
@@ -80,41 +82,6 @@ def _files(path: Path, lock: Lock) -> Check:
 def _digest(file: Path) -> str:
     data = map_file(file)
     return tensor_digest("U8", [len(data)], data)
-
-
-def _tensors(path: Path, lock: Lock, jobs: int, progress: Progress) -> list[Check]:
-    checks = []
-    lines: dict[str, list[TensorLine]] = {}
-    for line in lock.tensors:
-        lines.setdefault(line.file, []).append(line)
-    for name in sorted(lines):
-        try:
-            data = map_file(path / name)
-            header = parse_header(data, name, file_size=len(data))
-        except (BadInput, NotFound) as error:
-            checks.append(Check(name, ok=False, detail=error.what))
-            continue
-        checks.append(_weights(name, data, header, lock, lines[name], jobs=jobs, progress=progress))
-    return checks
-
-
-def _weights(
-    name: str, data: memoryview, header: Header, lock: Lock, lines: list[TensorLine], *, jobs: int, progress: Progress
-) -> Check:
-    if tensor_digest("U8", [len(header.raw)], header.raw) != lock.files.get(name):
-        return Check(name, ok=False, detail="its header differs")
-
-    def job(line: TensorLine) -> str | None:
-        slot = header.tensors.get(line.name)
-        if slot is None:
-            return f"{line.name} is missing"
-        found = tensor_digest(slot.spec.dtype, slot.spec.shape, data[slot.start : slot.end])
-        progress.advance(slot.end - slot.start)
-        return None if found == line.digest else f"{line.name} differs"
-
-    with progress.stage(f"Verifying {name}", len(data)):
-        wrong = [finding for finding in parallel.run(job, lines, jobs) if finding]
-    return Check(name, not wrong, listed(wrong) or f"{len(lines)} tensors as locked")
 
 
 def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress) -> Check:
