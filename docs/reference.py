@@ -23,7 +23,9 @@ def page() -> str:
     """Return the whole page."""
     exits = str(importlib.import_module("weightvc.cli.exits").__doc__).partition("\n\n")[2]
     parts = [HEAD, "## Exit codes\n\n", exits, "\n"]
-    with click.Context(cli, info_name="wvc", obj=Context(), terminal_width=100) as root:
+    with click.Context(
+        cli, info_name="wvc", obj=Context(), terminal_width=100, help_option_names=["-h", "--help"]
+    ) as root:
         for name in COMMANDS:
             command = cli.get_command(root, name)
             if command is not None:

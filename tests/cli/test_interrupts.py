@@ -1,5 +1,6 @@
 """Ctrl-C, broken pipes and full disks, in processes of their own."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ def large(tmp_path_factory, models, sandbox):
 
 def interrupted(command, ready):
     """Start a command, send it SIGINT once ``ready`` says so, and return how it ended."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default)
     deadline = time.monotonic() + 30
     while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)

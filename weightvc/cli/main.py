@@ -128,13 +128,21 @@ def run() -> None:
         if failure is not None and failure.what:
             state.json = state.json or "--json" in sys.argv[1:]
             state.fail(failure.kind, failure.what, failure.hint)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except BrokenPipeError:
         code = exits.BROKEN_PIPE
-    if code == exits.BROKEN_PIPE and sys.stdout is not None:  # or Python complains when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """Flush the standard streams; one that fails decides the code, and is closed to what Python flushes at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = exits.BROKEN_PIPE if isinstance(error, BrokenPipeError) else code or exits.REQUEST
+    return code
 
 
 def _invoke(state: Context) -> _Failure | None:
