@@ -31,7 +31,13 @@ def large(tmp_path_factory, models, sandbox):
 def interrupted(command, ready):
     """Start a command, send it SIGINT once ``ready`` says so, and return how it ended."""
     default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default,  # noqa: PLW1509 -- no threads
+    )
     deadline = time.monotonic() + 30
     while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
