@@ -108,6 +108,7 @@ def test_status(family, told, templates):
         "staged for the next `wvc commit`:\n"
         "  changed: .wvc/recipes/prod.toml\n"
         "  new: .wvc/tasks/new.json\n"
+        "take one back with `wvc revert TASK`\n"
         "checked out: REPO/model\n"
     )
 
@@ -255,6 +256,15 @@ def test_revert(family, told, tmp_path):
         "rebuilt prod: ID, equal to a build that never had the task\n"
         "rebuilt default: ID, equal to a build that never had the task\n"
     )
+
+
+def test_revert_of_a_staged_task(told, two, templates):
+    two.json("add", templates.alpha, "--task", "new")
+
+    assert told("revert", "new", "-n") == "would take out new, and change the recipes: none\n"
+    assert told("revert", "new") == "dropped the staged task new; nothing was committed\n"
+    two.wvc("recipe", "save", "r", "--tasks", "beta")
+    assert "take one back" not in told("status")
 
 
 def test_revert_of_the_last_task(told, two):

@@ -255,3 +255,28 @@ def test_the_library_reverts_too(two, tmp_path):
 
     assert isinstance(done, Reverted)
     assert [rebuilt.recipe for rebuilt in done.rebuilt] == ["out", "default"]
+
+
+def test_a_task_that_is_only_staged_is_dropped(two, templates):
+    head, status = two.git("rev-parse", "HEAD"), two.json("status")
+    two.wvc("recipe", "save", "r", "--tasks", "beta")
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.wvc("add", templates.beta, "--task", "other")
+
+    assert two.json("revert", "new", "--dry-run")["tasks"] == ["new"]
+    assert sorted(two.json("status")["staged"])[1:] == [".wvc/tasks/new.json", ".wvc/tasks/other.json"]
+    done = two.json("revert", "new")
+
+    assert (done["commit"], done["task"], done["tasks"], done["audit"]) == (None, "new", ["new"], None)
+    assert (done["recipes"], done["dependants"], done["rebuilt"]) == ([], [], [])
+    assert two.git("rev-parse", "HEAD") == head
+    assert two.json("status") == status | {"staged": {".wvc/recipes/r.toml": "new", ".wvc/tasks/other.json": "new"}}
+
+
+def test_a_committed_task_is_reverted_with_what_is_staged_of_it(two, templates):
+    two.wvc("add", templates.beta, "--task", "alpha")
+
+    done = two.json("revert", "alpha", "--no-rebuild")
+
+    assert done["commit"] == two.git("rev-parse", "HEAD")
+    assert two.json("status")["staged"] == {}

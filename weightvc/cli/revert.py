@@ -31,13 +31,17 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
 
     Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be equal
     byte for byte. The commit can be undone with git, and the task may be added again.
+    A task that is only staged is dropped from the stage, and nothing is committed.
     """
     result = repo.revert.revert(ctx.repository(), target, repo.revert.Options(**given), ctx.progress())
     ctx.note(result.warnings, "warning")
-    ctx.emit("revert", result, _lines(result))
+    ctx.emit("revert", result, _lines(result, dry_run=given["dry_run"]))
 
 
-def _lines(result: "Reverted") -> Iterator[str]:
+def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
+    if result.commit is None and not dry_run:
+        yield f"dropped the staged task {result.task}; nothing was committed"
+        return
     if result.commit is None:
         yield f"would take out {listed(result.tasks)}, and change the recipes: {listed(result.recipes) or 'none'}"
         return

@@ -38,5 +38,7 @@ def _lines(result: "Status") -> Iterator[str]:
         yield ""
         yield "staged for the next `wvc commit`:"
         yield from (f"  {what}: {path}" for path, what in result.staged.items())
+        if any(what == "new" and "/tasks/" in path for path, what in result.staged.items()):
+            yield "take one back with `wvc revert TASK`"
     for path in result.outputs:
         yield f"checked out: {path}"

@@ -40,7 +40,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Reverted:
-    """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task."""
+    """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task.
+
+    Without a ``commit`` it was a dry run, or the task was only staged.
+    """
 
     commit: str | None
     task: str
@@ -55,12 +58,18 @@ class Reverted:
 def revert(repo: Handle, target: str, options: Options, progress: Progress = SILENT) -> Reverted:
     """Take a task, or the tasks that a revision added, out of tasks and recipes, and rebuild what contained them.
 
+    A task that is only staged is dropped from the stage, and nothing is committed.
+
     Raises:
         NotFound: neither a task nor a revision.
         Conflict: other tasks derive from it, and neither ``cascade`` nor ``keep_derived`` is set.
         RequestError: the revision added no task that is still here; or there is no such device.
     """
     before = load(repo)
+    if target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None:
+        if not options.dry_run:
+            stage.forget(repo, task_path(target))
+        return Reverted(None, target, (target,), (), (), (), None)
     names = _named(repo, before, target)
     derived = _derived(before, names)
     if derived and not (options.cascade or options.keep_derived):
