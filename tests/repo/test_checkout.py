@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-
+import subprocess
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -403,3 +403,60 @@ def test_no_jobs_at_all_are_refused_and_nothing_is_written(two, tmp_path):
         two.api().checkout(output=tmp_path / "out", jobs=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
     assert two.everything() == before
+
+
+@pytest.mark.parametrize("where", ["checkout", "revert"])
+@pytest.mark.parametrize("name", ["notes.txt", "model.safetensors"])
+def test_what_appears_during_the_build_is_kept(two, tmp_path, monkeypatch, where, name):
+    from weightvc.repo.build import Builder
+
+    target = tmp_path / "out"
+    two.wvc("checkout", "-o", target)
+    write = Builder.write
+
+    def slow(self, directory, progress):
+        (target / name).write_text("mine")
+        return write(self, directory, progress)
+
+    monkeypatch.setattr(Builder, "write", slow)
+    ran = two.run("checkout", "-o", target) if where == "checkout" else two.run("revert", "alpha")
+
+    assert f"{target} got files that were added or changed during the build: {name}" in ran.err
+    assert ran.code == (3 if where == "checkout" else 0)
+    assert (target / name).read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "repo"]
+    two.wvc("checkout", "-o", target, "--force")
+    assert two.json("verify", target)["ok"]
+
+
+def test_a_directory_that_appears_during_the_build_is_kept(two, tmp_path, monkeypatch):
+    from weightvc.repo.build import Builder
+
+    write = Builder.write
+
+    def slow(self, directory, progress):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/notes").write_text("mine")
+        return write(self, directory, progress)
+
+    monkeypatch.setattr(Builder, "write", slow)
+
+    assert "added or changed during the build: notes" in two.run("checkout", "-o", tmp_path / "out").err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("command", [("checkout", "-o"), ("revert", "alpha")])
+def test_what_a_killed_checkout_left_is_put_in_order(two, tmp_path, command):
+    dead = int(subprocess.run(["sh", "-c", "echo $$"], check=True, stdout=-1).stdout)
+    target = tmp_path / "out"
+    two.wvc("checkout", "-o", target)
+    target.rename(tmp_path / f".out.old-{dead}-0123abcd")
+    (tmp_path / f".out.wvc-{dead}-0123abcd").mkdir()
+    two.wvc("checkout", "--dry-run", "-o", target)
+    assert not target.exists()
+
+    two.wvc(*command, *([target] if command[1] == "-o" else []))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "repo"]
+    lock = json.loads((target / "wvc.lock.json").read_text())
+    assert [task["task"] for task in lock["tasks"]] == (["alpha", "beta"] if command[1] == "-o" else ["beta"])

@@ -221,6 +221,83 @@ def test_a_failed_publication_puts_the_old_directory_back(tmp_path, record):
     assert sorted(os.listdir(tmp_path)) == ["final", "made"]
 
 
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_interrupted_publication_leaves_the_old_directory_or_the_new(tmp_path, monkeypatch, after):
+    class Interrupted(fsio.Ops):
+        renames = 0
+
+        def rename(self, old, new):
+            super().rename(old, new)
+            self.renames += 1
+            if self.renames == after + 1:
+                raise KeyboardInterrupt
+
+    directory(tmp_path / "final", "old")
+    directory(tmp_path / "made", "new")
+    monkeypatch.setattr(fsio, "ops", Interrupted())
+
+    with pytest.raises(KeyboardInterrupt):
+        fsio.publish_dir(tmp_path / "made", tmp_path / "final")
+
+    assert (tmp_path / "final/f").read_text() == ["old", "new"][after]
+
+
+def test_a_check_keeps_the_old_directory(tmp_path):
+    directory(tmp_path / "final", "old")
+    seen = []
+
+    def check(aside):
+        seen.append((aside.name, (aside / "f").read_text(), (tmp_path / "final").exists()))
+        raise Conflict("keep it")
+
+    with pytest.raises(Conflict, match="keep it"):
+        fsio.publish_dir(directory(tmp_path / "made", "new"), tmp_path / "final", check)
+
+    ((aside, text, there),) = seen
+    assert (aside[: aside.rindex("-")], text, there) == (f".final.old-{os.getpid()}", "old", False)
+    assert (tmp_path / "final/f").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["final", "made"]
+
+
+@pytest.fixture
+def dead():
+    """The id of a process that has ended."""
+    return int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, stdout=-1).stdout)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_sweep_takes_what_dead_processes_left(tmp_path, dead, there):
+    mine = os.getpid()
+    names = (f".f.wvc-{mine}", ".f.wvc-1", f".g.wvc-{dead}", f".f.wvc-0{dead}", f".f.wvc-{dead}-0", f".f.old-{mine}")
+    kept = [f"{name}-0123abcd" for name in names]
+    gone = [f".f.wvc-{dead}-0123abcd", f".f.wvc-{dead}-11111111"]
+    for name in [*kept, *gone]:
+        directory(tmp_path / name, "x")
+    directory(tmp_path / f".f.old-{dead}-0123abcd", "old")
+    if there:
+        directory(tmp_path / "f", "new")
+
+    fsio.sweep(tmp_path / "f")
+
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "f"])
+    assert (tmp_path / "f/f").read_text() == ("new" if there else "old")
+
+
+def test_a_sweep_leaves_the_processes_of_others_alone(tmp_path, monkeypatch, dead):
+    def kill(_, __):
+        raise PermissionError
+
+    directory(tmp_path / f".f.wvc-{dead}-0123abcd", "x")
+    monkeypatch.setattr(os, "kill", kill)
+    fsio.sweep(tmp_path / "f")
+    assert os.listdir(tmp_path) == [f".f.wvc-{dead}-0123abcd"]
+
+
+def test_a_sweep_that_cannot_does_nothing(tmp_path):
+    fsio.sweep(tmp_path / "nowhere/f")
+    assert os.listdir(tmp_path) == []
+
+
 def test_publication_does_not_follow_a_link(tmp_path):
     directory(tmp_path / "elsewhere", "mine")
     (tmp_path / "final").symlink_to(tmp_path / "elsewhere")

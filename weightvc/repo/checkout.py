@@ -74,14 +74,16 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     device = devices.find(options.device)
     directory = Path(os.path.abspath(options.output or repo.git.work_tree / DEFAULT_OUTPUT))
     output.check_apart(repo, directory)
-    output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
+    if not options.dry_run:
+        fsio.sweep(directory)
+    replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder.plan(), directory, options.jobs)
     if options.dry_run:
         return result
     if options.output is None:
         exclude(repo.git, f"/{DEFAULT_OUTPUT}/")
-    with output.building(directory) as made:
+    with output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
         output.record(repo, directory)

@@ -1,11 +1,10 @@
 """Checkout directories: what may be overwritten, how a new one appears, and where all of them are."""
 
 import json
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
+from typing import TypeAlias
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
@@ -15,6 +14,9 @@ from weightvc.util import fsio
 from weightvc.util.errors import Conflict, NotFound, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
+
+Files: TypeAlias = dict[str, tuple[int, ...]]
+"""The files of a directory, each with its inode, its size in bytes, and when it changed."""
 
 
 def read_lock(directory: Path) -> Lock:
@@ -38,21 +40,25 @@ def check_apart(repo: Handle, directory: Path) -> None:
         raise Conflict(f"{directory} holds the repository, or is part of it", "name another one with -o DIR")
 
 
-def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progress = SILENT) -> None:
+def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progress = SILENT) -> Files | None:
     """Refuse to replace anything that `wvc checkout` did not write, unless ``force``.
 
     Reads every file there, weights too: a model that was trained further in place looks like the one checked out.
+
+    Returns:
+        The files that may be replaced, for :func:`building`; all that there will be if ``None``.
 
     Raises:
         Conflict: the path is not a directory, a directory without a lock, or one in which files were added or changed
             since.
     """
     if not directory.exists() and not directory.is_symlink():
-        return
+        return None if force else {}
     if directory.is_symlink() or not directory.is_dir():
         raise Conflict(f"{directory} exists and is not a directory", "name another one with -o DIR")
     if force or not any(directory.iterdir()):
-        return
+        return None if force else {}
+    files = _files(directory)  # before they are read: a change while that takes its time is found in the end
     try:
         changed = _foreign(directory, read_lock(directory), jobs, progress)
     except WeightvcError:
@@ -65,14 +71,26 @@ def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progres
             f"{directory} holds files that were added or changed since the checkout: {listed(changed)}",
             "move them away, or pass --force to replace the directory with all it holds",
         )
+    return files
+
+
+def _files(directory: Path) -> Files:
+    """Return every file of a directory, by its path in there, with what changes when the file does."""
+    found = {}
+    for path in directory.rglob("*"):
+        if not path.is_dir() or path.is_symlink():
+            status = path.lstat()
+            marks = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            found[path.relative_to(directory).as_posix()] = marks
+    return found
 
 
 def _foreign(directory: Path, lock: Lock, jobs: int, progress: Progress) -> list[str]:
     compared = compare.weight_files(directory, lock, jobs, progress)
     whole = {locks.NAME, *(found.file for found in compared if not found.wrong)}
     changed = []
-    for path in sorted(p for p in directory.rglob("*") if not p.is_dir() or p.is_symlink()):
-        name = path.relative_to(directory).as_posix()
+    for name in sorted(_files(directory)):
+        path = directory / name
         if name in whole and fsio.is_regular(path):
             continue
         if (
@@ -85,16 +103,33 @@ def _foreign(directory: Path, lock: Lock, jobs: int, progress: Progress) -> list
 
 
 @contextmanager
-def building(final: Path) -> Iterator[Path]:
-    """Give a scratch directory beside ``final`` that takes its place when the block ends well, and goes otherwise."""
+def building(final: Path, replaces: Files | None = None) -> Iterator[Path]:
+    """Give a scratch directory beside ``final`` that takes its place when the block ends well, and goes otherwise.
+
+    Args:
+        final: The output directory.
+        replaces: What :func:`check_free` returned for it.
+
+    Raises:
+        Conflict: files were added or changed meanwhile; ``final`` is then left as it is.
+    """
+
+    def check(aside: Path) -> None:
+        now = _files(aside)
+        if replaces is not None and (changed := sorted(n for n in now if now[n] != replaces.get(n))):
+            raise Conflict(
+                f"{final} got files that were added or changed during the build: {listed(changed)}",
+                "move them away, or pass --force to replace the directory with all it holds",
+            )
+
     fsio.make_dirs(final.parent)
-    made = final.with_name(f".{final.name}.wvc-{secrets.token_hex(4)}")
-    fsio.ops.mkdir(made)
+    made = fsio.beside(final, "wvc")
     try:
+        fsio.ops.mkdir(made)
         yield made
         for directory in [made, *sorted(p for p in made.rglob("*") if p.is_dir())]:
             fsio.sync_dir(directory)
-        fsio.publish_dir(made, final)
+        fsio.publish_dir(made, final, check)
     finally:
         fsio.remove_tree(made)
 

@@ -91,6 +91,8 @@ class Rebuild:
 
     def _directories(self) -> Iterator[_Target]:
         for directory in output.recorded(self._repo):
+            fsio.sweep(directory)
+            fsio.sweep(directory)
             try:
                 lock = output.read_lock(directory)
             except NotFound:
@@ -130,8 +132,8 @@ class Rebuild:
     def _build(self, builder: Builder, directory: Path | None, progress: Progress) -> Lock:
         if directory is None:
             return builder.digests(progress)
-        output.check_free(directory, force=False, jobs=self._jobs, progress=progress)
-        with output.building(directory) as made:
+        replaces = output.check_free(directory, force=False, jobs=self._jobs, progress=progress)
+        with output.building(directory, replaces) as made:
             lock = builder.write(made, progress)
             fsio.write_file(made / locks.NAME, lock.to_bytes())
         return lock

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -192,25 +192,64 @@ def remove_tree(path: Path) -> None:
         ops.rmtree(path)
 
 
-def publish_dir(made: Path, final: Path) -> None:
+def beside(final: Path, kind: str) -> Path:
+    """Return a new scratch name in the directory of ``final`` that tells whose it is: `.NAME.KIND-PID-RANDOM`."""
+    return final.with_name(f".{final.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def publish_dir(made: Path, final: Path, check: Callable[[Path], None] = lambda _: None) -> None:
     """Move a finished directory to its final name durably, replacing a directory that is there.
 
     The old directory is moved aside first and removed last, so that at every moment either the old or the new
-    one is complete on disk.
+    one is complete on disk. A failure or an interrupt between the two moves puts the old one back.
+
+    Args:
+        made: The new directory, beside ``final``.
+        final: The name that it gets.
+        check: Called with the old directory when nobody can reach it by its name any more; raises to keep it.
     """
-    aside = final.with_name(f".{final.name}.old-{secrets.token_hex(4)}")
+    aside = beside(final, "old")
     replaced = final.is_dir() and not final.is_symlink()
-    if replaced:
-        ops.rename(final, aside)
     try:
-        ops.rename(made, final)
-    except OSError:
         if replaced:
+            ops.rename(final, aside)
+            check(aside)
+        ops.rename(made, final)
+    except BaseException:
+        if aside.is_dir() and made.is_dir():
             ops.rename(aside, final)
         raise
     sync_dir(final.parent)
     if replaced:
         remove_tree(aside)
+
+
+def sweep(final: Path) -> None:
+    """Clear away what killed processes left beside ``final``, as far as possible.
+
+    A directory that was moved aside gets its name back if nothing else took it.
+    """
+    left = re.compile(rf"\.{re.escape(final.name)}\.(wvc|old)-([1-9]\d{{0,8}})-[0-9a-f]{{8}}", re.ASCII)
+    with suppress(OSError):
+        for path in sorted(final.parent.iterdir()):
+            match = left.fullmatch(path.name)
+            if match is None or _alive(int(match[2])):
+                continue
+            if match[1] == "old" and not os.path.lexists(final):
+                ops.rename(path, final)
+                sync_dir(final.parent)
+            else:
+                remove_tree(path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager
