@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,12 +25,38 @@ def test_the_default_is_all_tasks_in_the_order_of_adding_into_model(two, models)
     assert set(models.contents(two.path / "model")) == {*models.files, "model.safetensors"}
 
 
-def test_git_ignores_the_default_output_only(two):
+def test_git_ignores_every_output_in_the_work_tree(two, tmp_path):
+    names = ["other", "!a*[b]?\\c ", "#x/#y ", "two\nlines", os.fsdecode(b"latin-\xe9")]
     two.wvc("checkout")
-    two.wvc("checkout", "-o", two.path / "other")
+    two.wvc("checkout", "-o", tmp_path / "outside")
+    for name in names:
+        two.wvc("checkout", "--tasks", "alpha", "-o", two.path / name)
+    (two.path / ".model.wvc-1-0123abcd").mkdir()
+    (two.path / ".model.wvc-1-0123abcd/x").touch()
+    (two.path / "#x/.#y .old-1-0123abcd").mkdir()
+    (two.path / "#x/.#y .old-1-0123abcd/x").touch()
+    (two.path / "sub/model").mkdir(parents=True)
+    (two.path / "sub/model/mine").touch()
+    (two.path / "!aXb?").mkdir()
+    (two.path / "!aXb?/mine").touch()
 
-    assert two.git("status", "--porcelain") == "?? other/"
-    assert (two.path / ".git/info/exclude").read_text().endswith("/model/\n")
+    assert two.git("status", "--porcelain", "-z").split("\0") == ["?? !aXb?/", "?? sub/", ""]
+    lines = (two.path / ".git/info/exclude").read_text().splitlines()
+    assert lines[-3 * 6 :][:6] == [
+        "/.model.wvc-*/", "/.model.old-*/", "/model/", "/.other.wvc-*/", "/.other.old-*/", "/other/"
+    ]  # fmt: skip
+    assert lines[-9:-6] == ["/#x/.#y .wvc-*/", "/#x/.#y .old-*/", "/#x/#y /"]
+
+
+def test_git_ignores_no_output_that_a_link_leads_out_to(two, tmp_path):
+    (tmp_path / "far").mkdir()
+    (two.path / "near").symlink_to(tmp_path / "far")
+    before = (two.path / ".git/info/exclude").read_bytes()
+
+    two.wvc("checkout", "-o", two.path / "near/out")
+
+    assert (two.path / ".git/info/exclude").read_bytes() == before
+    assert (tmp_path / "far/out/wvc.lock.json").is_file()
 
 
 def test_a_merge_carries_the_bases_other_files_and_a_card(two, models, templates, tmp_path):
@@ -460,3 +487,111 @@ def test_what_a_killed_checkout_left_is_put_in_order(two, tmp_path, command):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "repo"]
     lock = json.loads((target / "wvc.lock.json").read_text())
     assert [task["task"] for task in lock["tasks"]] == (["alpha", "beta"] if command[1] == "-o" else ["beta"])
+
+
+def test_a_copied_repository_knows_its_own_checkouts_only(two, tmp_path):
+    two.wvc("checkout")
+    two.wvc("checkout", "-o", tmp_path / "out")
+    shutil.copytree(two.path, tmp_path / "copy")
+    before = [(path / "wvc.lock.json").read_bytes() for path in (two.path / "model", tmp_path / "out")]
+    copy = type(two)(tmp_path / "copy")
+
+    assert copy.json("status")["outputs"] == [str(tmp_path / "copy/model")]
+    rebuilt = copy.json("revert", "alpha")["rebuilt"]
+
+    assert [one["output"] for one in rebuilt] == [str(tmp_path / "copy/model"), None]
+    assert [(path / "wvc.lock.json").read_bytes() for path in (two.path / "model", tmp_path / "out")] == before
+    assert two.json("status")["outputs"] == [str(two.path / "model"), str(tmp_path / "out")]
+
+
+def test_linked_worktrees_share_the_list_of_checkouts(two, tmp_path):
+    two.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "other")
+    linked = type(two)(tmp_path / "linked")
+
+    linked.wvc("checkout")
+    two.wvc("checkout")
+
+    for repo in (two, linked):
+        assert repo.json("status")["outputs"] == [str(tmp_path / "linked/model"), str(two.path / "model")]
+    assert linked.git("status", "--porcelain") == ""
+
+
+DAMAGED = [
+    b"", b"{", b"\xff", b"{}", b"7", b'["/x"]', b'[["a"]]', b"[[1,2]]", b'[["", ""]]', b'[["a\\u0000", ""]]',
+    b'[["/x", ""]]', b'[["x", "/y"]]', b"[" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", DAMAGED, ids=lambda data: repr(data[:12]))
+def test_a_damaged_list_of_checkouts_reads_as_an_empty_one(two, tmp_path, data):
+    (two.path / ".git/wvc/outputs").write_bytes(data)
+
+    assert two.json("status")["outputs"] == []
+    assert two.json("revert", "beta")["warnings"] == []
+    two.wvc("checkout", "-o", tmp_path / "out")
+    assert two.json("status")["outputs"] == [str(tmp_path / "out")]
+
+
+def test_a_checkout_is_on_the_list_while_it_is_built(two, tmp_path, monkeypatch):
+    from weightvc.repo import output
+    from weightvc.repo.build import Builder
+
+    before, seen = two.everything(), []
+
+    def failing(self, *_):
+        seen.append(output.recorded(self._repo))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Builder, "write", failing)
+        two.run("checkout", "-o", tmp_path / "out")
+        assert two.everything() == before
+        two.run("checkout", "-o", tmp_path / "out")
+    assert seen == [[tmp_path / "out"]] * 2
+
+    two.wvc("checkout", "-o", tmp_path / "out")
+    after = two.everything()
+    with monkeypatch.context() as patch:
+        patch.setattr(Builder, "write", failing)
+        two.run("checkout", "-o", tmp_path / "out")
+    assert two.everything() == after
+
+
+def test_a_checkout_that_is_interrupted_when_it_is_there_stays_on_the_list(two, tmp_path, monkeypatch):
+    from weightvc.util import fsio
+
+    def publish(made, final, check):
+        check(made)
+        made.rename(final)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio, "publish_dir", publish)
+        two.run("checkout", "--force", "-o", tmp_path / "out")
+
+    assert two.json("status")["outputs"] == [str(tmp_path / "out")]
+
+
+def test_a_checkout_that_fails_takes_only_itself_off_the_list(two, tmp_path, monkeypatch):
+    from weightvc.repo.build import Builder
+
+    write = Builder.write
+
+    def twice(*_):
+        monkeypatch.setattr(Builder, "write", write)
+        two.wvc("checkout", "-o", tmp_path / "second")
+        two.wvc("checkout", "-o", tmp_path / "first")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Builder, "write", twice)
+    two.run("checkout", "-o", tmp_path / "first")
+
+    assert two.json("status")["outputs"] == [str(tmp_path / "first"), str(tmp_path / "second")]
+
+
+@pytest.mark.parametrize(("name", "kind", "option"), [("alpha", "task", "--tasks"), ("prod", "recipe", "--recipe")])
+def test_a_task_or_recipe_in_place_of_a_revision(two, refused, name, kind, option):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Name it")
+
+    refused(two, 3, "checkout", name, says=f"{name} is a {kind}, not a revision", hint=f"pass {option} {name}")

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from weightvc.history.exclude import exclude
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.repo import device as devices
@@ -81,12 +80,10 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     result = _preview(resolved, builder.plan(), directory, options.jobs)
     if options.dry_run:
         return result
-    if options.output is None:
-        exclude(repo.git, f"/{DEFAULT_OUTPUT}/")
-    with output.building(directory, replaces) as made:
+    output.hide(repo, directory)
+    with output.recorded_while(repo, directory), output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
-        output.record(repo, directory)
     seconds = time.monotonic() - begun
     return replace(result, seconds=seconds, digest=lock.digest, lock=str(directory / locks.NAME))
 

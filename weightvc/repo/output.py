@@ -1,10 +1,14 @@
 """Checkout directories: what may be overwritten, how a new one appears, and where all of them are."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
+
+from weightvc.history.exclude import exclude
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
@@ -76,7 +80,7 @@ def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progres
 
 def _files(directory: Path) -> Files:
     """Return every file of a directory, by its path in there, with what changes when the file does."""
-    found = {}
+    found: Files = {}
     for path in directory.rglob("*"):
         if not path.is_dir() or path.is_symlink():
             status = path.lstat()
@@ -134,17 +138,95 @@ def building(final: Path, replaces: Files | None = None) -> Iterator[Path]:
         fsio.remove_tree(made)
 
 
-def record(repo: Handle, directory: Path) -> None:
-    """Note that checkout is about to write ``directory``, so that a removal can find it whatever happens."""
+def hide(repo: Handle, directory: Path) -> None:
+    """Make git ignore an output directory within the work tree, and the scratch directories beside it.
+
+    Raises:
+        Conflict: see :func:`weightvc.history.exclude.exclude`.
+    """
+    real, top = directory.parent.resolve() / directory.name, repo.git.work_tree.resolve()
+    if real.is_relative_to(top):
+        where = _escaped(real.parent.relative_to(top).as_posix())
+        parent, name = "/" if where == "." else f"/{where}/", _escaped(real.name)
+        for pattern in (f".{name}.wvc-*/", f".{name}.old-*/", f"{name}/"):
+            exclude(repo.git, parent + pattern)
+
+
+def _escaped(path: str) -> str:
+    """Write a path as a pattern; `?` stands for what a line of UTF-8 cannot hold (gitignore(5))."""
+    return re.sub("[\n\udc80-\udcff]", "?", re.sub(r"[\\*?\[]", r"\\\g<0>", path))
+
+
+@contextmanager
+def recorded_while(repo: Handle, directory: Path) -> Iterator[None]:
+    """Note that checkout writes ``directory`` in the block, so that a removal can find it whatever happens.
+
+    A block that fails before it has written the directory leaves the list as it was.
+    """
+    lock = directory / locks.NAME
+    before = _inode(lock)
     fsio.make_dirs(repo.local)
-    with fsio.locked(repo.local / "lock", shared=False):
-        known = recorded(repo)
-        if directory not in known:
-            fsio.write_file(repo.outputs, json.dumps([str(path) for path in [*known, directory]]).encode())
+    new = _change(repo, directory, known=True)
+    try:
+        yield
+    except BaseException:
+        if new and _inode(lock) == before:
+            _change(repo, directory, known=False)
+        raise
+    _change(repo, directory, known=True)  # another one, which had begun before and failed, may have taken it out
 
 
 def recorded(repo: Handle) -> list[Path]:
-    """Return every directory that checkout wrote, as far as this repository knows."""
-    if not repo.outputs.is_file():
+    """Return every directory that checkout wrote, as far as this repository knows.
+
+    A copy of the repository has copies of the directories inside; those outside stay with the original.
+    """
+    home, common = _home(repo), str(repo.git.common_dir.resolve())
+    return [home / path for path, owner in _entries(repo) if owner in ("", common)]
+
+
+def _home(repo: Handle) -> Path:
+    """Return the directory that moves and is copied with the repository: the one that holds `.git`."""
+    common = repo.git.common_dir.resolve()
+    return common.parent if common.name == ".git" else common
+
+
+def _change(repo: Handle, directory: Path, *, known: bool) -> bool:
+    """Put a directory on the list or take it off, and return whether that changed anything."""
+    home = _home(repo)
+    real = directory.parent.resolve() / directory.name
+    inside = real.is_relative_to(home)
+    entry = (str(real.relative_to(home)), "") if inside else (str(directory), str(repo.git.common_dir.resolve()))
+    with fsio.locked(repo.local / "refs.lock", shared=False):
+        entries = _entries(repo)
+        if (entry in entries) == known:
+            return False
+        entries = [*entries, entry] if known else [other for other in entries if other != entry]
+        if entries:
+            fsio.write_file(repo.outputs, json.dumps(entries).encode())
+        else:
+            fsio.remove_file(repo.outputs)
+    return True
+
+
+def _entries(repo: Handle) -> list[tuple[str, str]]:
+    """Return the list: paths below :func:`_home` with no owner, and absolute ones with the owner's git directory.
+
+    Damage reads as nothing, and is repaired by the next checkout.
+    """
+    try:
+        value = json.loads(repo.outputs.read_bytes()) if repo.outputs.is_file() else []
+    except (ValueError, RecursionError):
         return []
-    return [Path(path) for path in json.loads(repo.outputs.read_bytes())]
+    return [entry for entry in map(_entry, value if isinstance(value, list) else []) if entry is not None]
+
+
+def _entry(value: object) -> tuple[str, str] | None:
+    match value:
+        case [str(path), str(owner)] if path and "\0" not in path and os.path.isabs(path) == bool(owner):
+            return path, owner
+    return None
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino if fsio.is_regular(path) else 0
