@@ -82,7 +82,7 @@ ALL = {
     "recipe-list": {"recipes"},
     "recipe-show": NAMED,
     "recipe-rm": NAMED,
-    "revert": {*PINNED["revert"], "tasks", "warnings"},
+    "revert": {*PINNED["revert"], "tasks", "same", "kept_bytes", "would_rebuild", "unproved", "warnings"},
     "env": {"wvc", "python", "platform", "cores", "git", "packages"},
     "completion": {"shell", "script"},
 }  # fmt: skip

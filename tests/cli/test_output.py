@@ -255,6 +255,7 @@ def test_revert(family, told, tmp_path):
         "rebuilt out in OUT: ID, equal to a build that never had the task\n"
         "rebuilt prod: ID, equal to a build that never had the task\n"
         "rebuilt default: ID, equal to a build that never had the task\n"
+        "history still holds it: its SIZE stay in the store until a purge\n"
     )
 
 
@@ -273,6 +274,7 @@ def test_revert_of_the_last_task(told, two):
     assert told("revert", "alpha") == (
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
         "rebuilt default: ID (no task is left: the base), equal to a build that never had the task\n"
+        "history still holds it: its SIZE stay in the store until a purge\n"
     )
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from weightvc.objects.removal import Removal
+from weightvc.repo.build import Builder
 from weightvc.repo.revert import Reverted
 
 
@@ -128,20 +130,31 @@ def test_a_directory_that_somebody_changed_is_left_with_a_warning(two, models, t
 
     ran = two.run("revert", "alpha")
 
-    assert ran.code == 0
+    assert ran.code == 1
     assert ran.err == (
-        f"warning: {tmp_path / 'mine'} still holds the task: {tmp_path / 'mine'} holds files that were added or "
-        "changed since the checkout: config.json\n"
+        f"warning: {tmp_path / 'mine'} still holds the task: it holds files that were added or changed since the "
+        "checkout: config.json; move them away and run `wvc revert alpha` again, or replace it with "
+        f"`wvc checkout -o {tmp_path / 'mine'} --force`\n"
+        "hint: run `wvc revert alpha` again once that is repaired\n"
     )
     assert models.contents(tmp_path / "mine") == before
+
+    (tmp_path / "mine/config.json").unlink()
+    again = two.run("revert", "alpha")
+
+    assert (again.code, again.err) == (0, "")
+    assert "alpha was taken out already; rebuilt what still contained it\n" in again.out
+    assert two.json("verify", tmp_path / "mine", "--replay")["ok"]
 
 
 def test_a_directory_whose_lock_is_damaged_is_named(two, tmp_path):
     two.wvc("checkout", "-o", tmp_path / "mine")
     (tmp_path / "mine/wvc.lock.json").write_text("{")
 
-    done = two.json("revert", "alpha")
+    ran = two.run("--json", "revert", "alpha")
 
+    done = ran.json
+    assert (ran.code, done["unproved"]) == (1, [str(tmp_path / "mine")])
     (warning,) = done["warnings"]
     assert warning.startswith(f"{tmp_path / 'mine'} may still hold the task: ")
 
@@ -188,8 +201,14 @@ def test_a_dry_run(family, tmp_path):
 
     assert (done["commit"], done["audit"], done["rebuilt"]) == (None, None, [])
     assert done["tasks"] == ["alpha", "child", "grand"]
-    assert family.wvc("revert", "beta", "-n") == "would take out beta, and change the recipes: prod, rest\n"
-    assert family.wvc("revert", "grand", "-n") == "would take out grand, and change the recipes: none\n"
+    out = str(tmp_path / "out")
+    planned = [("out", out), ("prod", None), ("default", None)]
+    assert [(line["recipe"], line["output"]) for line in done["would_rebuild"]] == planned
+    assert family.json("revert", "beta", "-n", "--no-rebuild")["would_rebuild"] == []
+    lines = family.wvc("revert", "beta", "-n").splitlines()
+    assert lines[:2] == ["would take out beta, and change the recipes: prod, rest", f"would rebuild out in {out}"]
+    lines = family.wvc("revert", "grand", "-n").splitlines()
+    assert lines[0] == "would take out grand, and change the recipes: none"
     assert family.everything() == before
 
 
@@ -280,3 +299,97 @@ def test_a_committed_task_is_reverted_with_what_is_staged_of_it(two, templates):
 
     assert done["commit"] == two.git("rev-parse", "HEAD")
     assert two.json("status")["staged"] == {}
+
+
+def test_an_interrupted_rebuild_is_finished_by_running_it_again(family, models, tmp_path, monkeypatch):
+    family.wvc("checkout", "-o", tmp_path / "out")
+    before = models.contents(tmp_path / "out")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Builder, "write", interrupt)
+        ran = family.run("revert", "alpha", "--cascade")
+    head = family.git("rev-parse", "HEAD")
+
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == (
+        f"wvc: alpha is taken out in commit {head[:12]}; not everything is rebuilt\n"
+        "hint: run `wvc revert alpha` again\n"
+    )
+    assert models.contents(tmp_path / "out") == before
+    planned = family.json("revert", "alpha", "--dry-run")
+    done = family.json("revert", "alpha")
+    assert (done["commit"], done["tasks"], done["recipes"]) == (None, ["alpha", "child", "grand"], ["prod"])
+    assert (family.path / done["audit"]).is_file()
+    assert family.git("rev-parse", "HEAD") == head
+    assert [(line["recipe"], line["output"]) for line in done["rebuilt"]] == [
+        (line["recipe"], line["output"]) for line in planned["would_rebuild"]
+    ]
+    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "prod", "default"]
+    assert family.json("verify", tmp_path / "out", "--replay")["digest"] == family.manifest("beta")["version"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Builder, "digests", interrupt)
+        assert family.run("revert", "alpha").err.startswith("wvc: alpha is taken out; not everything is rebuilt\n")
+    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand was taken out already\n")
+
+
+def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    (tmp_path / "objects").mkdir()
+    (two.path / ".git/wvc/objects").rename(tmp_path / "objects/kept")
+
+    ran = two.run("--json", "revert", "alpha")
+
+    said = "this clone has no objects yet: only git history was cloned"
+    assert (ran.code, ran.json["rebuilt"]) == (1, [])
+    assert ran.json["unproved"] == [str(tmp_path / "out"), "default"]
+    assert ran.json["warnings"] == [
+        f"{tmp_path / 'out'} still holds the task: {said}",
+        f"recipe default was not rebuilt: {said}",
+    ]
+    assert two.run("revert", "alpha").err.endswith("hint: run `wvc revert alpha` again once that is repaired\n")
+    (tmp_path / "objects/kept").rename(two.path / ".git/wvc/objects")
+    again = two.json("revert", "alpha")
+    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == (["out", "default"], [])
+
+
+def test_a_directory_is_replaced_by_a_proved_model_only(two, models, tmp_path, monkeypatch):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    before = models.contents(tmp_path / "out")
+    digests = Builder.digests
+    monkeypatch.setattr(Builder, "digests", lambda *given: replace(digests(*given), tensors=()))
+
+    ran = two.run("--json", "revert", "alpha")
+
+    assert (ran.code, ran.json["unproved"]) == (1, [str(tmp_path / "out")])
+    assert "the rebuild differs from a build that never saw the task; keep the repo" in ran.json["warnings"][0]
+    assert models.contents(tmp_path / "out") == before
+
+
+def test_what_history_still_holds(two, templates):
+    two.put("twin", templates.alpha)
+    objects = {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
+
+    shared, own = two.json("revert", "alpha", "-n"), two.json("revert", "beta", "-n")
+
+    assert (shared["same"], shared["kept_bytes"], own["same"]) == (["twin"], 0, [])
+    assert own["kept_bytes"] >= sum(two.object_file(oid).stat().st_size for oid in objects) > 0
+    assert "the same weights are still task twin\n" in two.wvc("revert", "alpha", "--no-rebuild")
+    assert f"its {own['kept_bytes'] / 1024:.1f} KiB stay in the store until a purge\n" in two.wvc(
+        "revert", "beta", "-n"
+    )
+
+
+def test_a_removed_task_of_a_living_name_is_another_matter(two, templates, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    two.wvc("revert", "alpha", "--no-rebuild")
+    two.put("alpha", templates.alpha)
+
+    done = two.json("revert", "alpha")
+
+    assert done["commit"] == two.git("rev-parse", "HEAD")
+    assert [line["recipe"] for line in done["rebuilt"]] == ["default"]
+    again = two.json("revert", "alpha")
+    assert [line["recipe"] for line in again["rebuilt"]] == ["out", "default"]

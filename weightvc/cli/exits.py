@@ -12,7 +12,7 @@
 | 141  | broken pipe |
 """
 
-from weightvc.util.errors import Integrity, RequestError, UsageError, WeightvcError
+from weightvc.util.errors import Integrity, Interrupted, RequestError, UsageError, WeightvcError
 
 FOUND = 1
 USAGE = 2
@@ -30,6 +30,8 @@ def code(error: WeightvcError) -> int:
             return USAGE
         case Integrity():
             return INTEGRITY
+        case Interrupted():
+            return INTERRUPTED
         case RequestError():
             return REQUEST
     return BUG

@@ -5,7 +5,7 @@ of the remaining tasks were linked. A tensor that still depended on a removed ta
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.objects.lock import Lock
-from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
 from weightvc.repo import output, resolve
 from weightvc.repo.build import DEFAULT_SHARD, Builder
@@ -22,7 +21,7 @@ from weightvc.repo.resolve import Resolved
 from weightvc.repo.state import State
 from weightvc.store.local import LocalStore
 from weightvc.util import fsio
-from weightvc.util.errors import Corrupt, NotFound, RequestError, UsageError, WeightvcError
+from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.progress import Progress
 
 
@@ -44,7 +43,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """A model to rebuild: a recipe at HEAD, or the one of a directory's lock."""
 
     label: str
@@ -56,87 +55,111 @@ class _Target:
 class Rebuild:
     """Rebuilds, at the state after a removal, every model that contained the removed tasks.
 
-    A directory is rebuilt from the task versions that its lock pins, whatever HEAD has by now. ``warnings`` collects
-    what could not be rebuilt: directories that hold files of somebody else's or whose task versions history lost,
-    and recipes that no longer make a model. The removal stands all the same.
+    A directory is rebuilt from the task versions that its lock pins, whatever HEAD has by now, and replaced only by
+    a model that is proved. ``warnings`` collects what could not be rebuilt: directories that hold files of somebody
+    else's or whose task versions history lost, recipes that no longer make a model, models whose objects are missing
+    or damaged; ``unproved`` names those directories and recipes. The removal stands all the same.
+
+    Args:
+        repo: The repository.
+        name: The task that the caller named, for advice.
+        uuids: The removed tasks.
+        device: Where matrices are computed.
+        jobs: Threads.
     """
 
-    def __init__(self, repo: Handle, state: State, removed: Sequence[Manifest], device: str, jobs: int) -> None:
+    def __init__(self, repo: Handle, name: str, uuids: Collection[str], device: str, jobs: int) -> None:
         self._repo = repo
-        self._state = state
-        self._names = [str(task.task) for task in removed]
-        self._uuids = {task.uuid for task in removed}
+        self._name = name
+        self._uuids = uuids
         self._device = device
         self._jobs = jobs
         self._proved: dict[tuple[str, ...], Version] = {}
         self.warnings: list[str] = []
+        self.unproved: list[str] = []
 
-    def run(self, recipes: Mapping[str, Recipe], default: Recipe, progress: Progress) -> Iterator[Rebuilt]:
-        """Rebuild recorded output directories in place, and named recipes and the default one for their digests."""
-        targets = [*self._directories(), *(_Target(name, recipe) for name, recipe in recipes.items())]
+    def targets(self, state: State, recipes: Collection[str]) -> list[Target]:
+        """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and the default."""
+        named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
+        return [*self._directories(), *named, Target("default", state.default_recipe())]
+
+    def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
+        """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
+        for directory in output.recorded(self._repo):
+            fsio.sweep(directory)
         with self._twin() as twin:
-            for target in [*targets, _Target("default", default)]:
+            for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest
                 where = None if target.directory is None else str(target.directory)
                 try:
-                    after = self._rebuild(target, twin, progress)
-                except (RequestError, UsageError) as error:
-                    left = (
-                        f"recipe {target.label} was not rebuilt" if where is None else f"{where} still holds the task"
-                    )
-                    self.warnings.append(f"{left}: {error.what}")
+                    after = self._rebuild(target, self._resolve(target, state), twin, progress)
+                except (WeightvcError, OSError) as error:
+                    self.unproved.append(where or target.label)
+                    self.warnings.append(self._failure(target, error))
                 else:
-                    tasks = tuple(map(str, target.recipe.without(self._names).tasks))
+                    tasks = tuple(map(str, target.recipe.without(self._gone(target)).tasks))
                     yield Rebuilt(target.label, tasks, was, after, where, proved=True)
 
-    def _directories(self) -> Iterator[_Target]:
+    def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
+        why = error.what if isinstance(error, WeightvcError) else str(error)
+        if target.directory is None:
+            return f"recipe {target.label} was not rebuilt: {why}"
+        still = f"{target.directory} still holds the task: "
+        if not isinstance(error, Conflict):
+            return still + why
+        why = why.removeprefix(f"{target.directory} ")
+        again = f"`wvc revert {self._name}` again, or replace it with `wvc checkout -o {target.directory} --force`"
+        return f"{still}it {why}; move them away and run {again}"
+
+    def _directories(self) -> Iterator[Target]:
         for directory in output.recorded(self._repo):
-            fsio.sweep(directory)
-            fsio.sweep(directory)
             try:
                 lock = output.read_lock(directory)
             except NotFound:
                 continue
             except WeightvcError as error:
+                self.unproved.append(str(directory))
                 self.warnings.append(f"{directory} may still hold the task: {error.what}")
                 continue
             if any(task.uuid in self._uuids for task in lock.tasks):
-                yield _Target(directory.name, lock.recipe, directory, lock)
+                yield Target(directory.name, lock.recipe, directory, lock)
 
-    def _rebuild(self, target: _Target, twin: Handle, progress: Progress) -> Version:
+    def _gone(self, target: Target) -> list[str]:
+        """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""
+        tasks = () if target.lock is None else target.lock.tasks
+        return [task.task for task in tasks if task.uuid in self._uuids]
+
+    def _rebuild(self, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
         """Build one model and return its digest, which a build from the twin store has given too."""
-        resolved = self._resolve(target)
-        key = resolved.recipe.digest, *(task.version for task in resolved.tasks)
-        if target.directory is None and key in self._proved:
-            return self._proved[key]
-        made = self._build(self._builder(self._repo, resolved, target), target.directory, progress)
+        builder = self._builder(self._repo, resolved, target)
+        if target.directory is None:
+            known = self._proved.get(_key(resolved))
+            return known or self._prove(builder.digests(progress), target, resolved, twin, progress)
+        replaces = output.check_free(target.directory, force=False, jobs=self._jobs, progress=progress)
+        with output.building(target.directory, replaces) as made:
+            lock = builder.write(made, progress)
+            fsio.write_file(made / locks.NAME, lock.to_bytes())
+            return self._prove(lock, target, resolved, twin, progress)
+
+    def _prove(self, made: Lock, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
+        key = _key(resolved)
         if key not in self._proved:
             self._adopt(twin, resolved)
             self._proved[key] = self._builder(twin, resolved, target).digests(progress).digest
         if self._proved[key] != made.digest:
             raise Corrupt(
-                f"{target.label}: the rebuild differs from a build that never saw {self._names}",
-                "keep the repository as it is and report this",
+                "the rebuild differs from a build that never saw the task; keep the repository as it is and report this"
             )
         return made.digest
 
-    def _resolve(self, target: _Target) -> Resolved:
+    def _resolve(self, target: Target, state: State) -> Resolved:
         if target.lock is not None:
-            return resolve.pinned(self._repo, target.lock, self._names)
-        return resolve.pin(self._repo, self._state, target.recipe.without(self._names))
+            return resolve.pinned(self._repo, target.lock, self._gone(target))
+        return resolve.pin(self._repo, state, target.recipe)
 
-    def _builder(self, repo: Handle, resolved: Resolved, target: _Target) -> Builder:
+    def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:
         shard = DEFAULT_SHARD if target.lock is None else target.lock.max_shard_size
         return Builder(repo, resolved, device=self._device, jobs=self._jobs, max_shard_size=shard)
-
-    def _build(self, builder: Builder, directory: Path | None, progress: Progress) -> Lock:
-        if directory is None:
-            return builder.digests(progress)
-        replaces = output.check_free(directory, force=False, jobs=self._jobs, progress=progress)
-        with output.building(directory, replaces) as made:
-            lock = builder.write(made, progress)
-            fsio.write_file(made / locks.NAME, lock.to_bytes())
-        return lock
 
     @contextmanager
     def _twin(self) -> Iterator[Handle]:
@@ -155,3 +178,8 @@ class Rebuild:
         for oid in sorted(wanted):
             if twin.store.size(oid) is None:
                 twin.store.adopt(self._repo.store, oid)
+
+
+def _key(resolved: Resolved) -> tuple[str, ...]:
+    """Return what decides the digest of a model."""
+    return resolved.recipe.digest, *(task.version for task in resolved.tasks)

@@ -1,7 +1,8 @@
 """Revert: a commit that takes tasks out, and a rebuild of what contained them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from weightvc.history import commit as commits
@@ -14,7 +15,7 @@ from weightvc.repo import stage
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, has_wvc, load, load_commit
-from weightvc.util.errors import Conflict, NotFound, RequestError
+from weightvc.util.errors import Conflict, Interrupted, NotFound, RequestError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -39,10 +40,22 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A model that a revert would rebuild: a recipe, or the one in the directory ``output``."""
+
+    recipe: str
+    output: str | None
+
+
+@dataclass(frozen=True)
 class Reverted:
     """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task.
 
-    Without a ``commit`` it was a dry run, or the task was only staged.
+    Without a ``commit`` it was a dry run, the task was only staged, or it had been taken out before.
+
+    ``same`` are living tasks of the same version as one that is taken out. ``kept_bytes`` counts what the store holds
+    of it for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names directories
+    and recipes that could not be rebuilt and proved; ``warnings`` say why. A dry run fills ``would_rebuild``.
     """
 
     commit: str | None
@@ -52,24 +65,32 @@ class Reverted:
     dependants: tuple[str, ...]
     rebuilt: tuple[Rebuilt, ...]
     audit: str | None
-    warnings: tuple[str, ...] = field(default=())
+    same: tuple[str, ...] = ()
+    kept_bytes: int | None = None
+    would_rebuild: tuple[Planned, ...] = ()
+    unproved: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def revert(repo: Handle, target: str, options: Options, progress: Progress = SILENT) -> Reverted:
     """Take a task, or the tasks that a revision added, out of tasks and recipes, and rebuild what contained them.
 
-    A task that is only staged is dropped from the stage, and nothing is committed.
+    A task that is only staged is dropped from the stage, and nothing is committed. For one that had been taken out
+    before, what still contains it is rebuilt, which finishes a revert that was interrupted.
 
     Raises:
         NotFound: neither a task nor a revision.
         Conflict: other tasks derive from it, and neither ``cascade`` nor ``keep_derived`` is set.
         RequestError: the revision added no task that is still here; or there is no such device.
+        Interrupted: by the user, after the commit.
     """
     before = load(repo)
     if target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None:
         if not options.dry_run:
             stage.forget(repo, task_path(target))
         return Reverted(None, target, (target,), (), (), (), None)
+    if records := _taken_out(before, target):
+        return _again(repo, before, records, options, progress)
     names = _named(repo, before, target)
     derived = _derived(before, names)
     if derived and not (options.cascade or options.keep_derived):
@@ -79,23 +100,90 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         )
     gone, kept = (names + derived, []) if options.cascade else (names, derived)
     recipes = tuple(sorted(n for n, r in before.recipes.items() if any(w.task in gone for w in r.tasks)))
-    result = Reverted(None, names[0], tuple(gone), recipes, tuple(kept), (), None)
+    removed = [before.tasks[name] for name in gone]
+    same, kept_bytes = _same_weights(before, gone, removed), _kept_bytes(repo, before, gone)
+    result = Reverted(None, names[0], tuple(gone), recipes, tuple(kept), (), None, same, kept_bytes)
+    work = _rebuild(repo, names[0], removed, options)
     if options.dry_run:
-        return result
-    device = devices.find(options.device) if options.rebuild else ""
+        return _planned(work, before, result, options)
     message = options.message or f"wvc revert: take out {listed(gone)}"
     at = datetime.now(UTC).isoformat()
     done = commits.commit(repo.git, lambda tip: _changes(load_commit(repo, str(tip)), gone, kept, options, at), message)
-    _unstage(repo, gone)
-    result = replace(result, commit=done.commit, audit=removal_path(str(before.tasks[names[0]].uuid)))
-    warnings = list(done.warnings)
-    if options.rebuild:
-        removed = [before.tasks[name] for name in gone]
-        work = Rebuild(repo, load_commit(repo, done.commit), removed, device, options.jobs)
-        rebuilt = tuple(work.run({name: before.recipes[name] for name in recipes}, before.default_recipe(), progress))
-        result = replace(result, rebuilt=rebuilt)
-        warnings += work.warnings
-    return replace(result, warnings=tuple(warnings))
+    result = replace(
+        result, commit=done.commit, audit=removal_path(str(removed[0].uuid)), warnings=tuple(done.warnings)
+    )
+    with _resumable(result):
+        _unstage(repo, gone)
+        return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
+
+
+def _again(repo: Handle, state: State, records: Sequence[Removal], options: Options, progress: Progress) -> Reverted:
+    """Rebuild what still contains tasks that were taken out before."""
+    tasks = tuple(record.task for record in records)
+    recipes = tuple(sorted({name for record in records for name in record.recipes}))
+    dependants = tuple(name for name in records[0].dependants if name in state.tasks)
+    audit, same = removal_path(records[0].uuid), _same_weights(state, (), records)
+    result = Reverted(None, tasks[0], tasks, recipes, dependants, (), audit, same)
+    work = _rebuild(repo, tasks[0], records, options)
+    if options.dry_run:
+        return _planned(work, state, result, options)
+    with _resumable(result):
+        return _rebuilt(work, state, result, options, progress)
+
+
+def _taken_out(state: State, target: str) -> list[Removal]:
+    """Return the records of a removed task, first, and of those that went along with it; none if it lives."""
+    if target in state.tasks:
+        return []
+    living = {task.uuid for task in state.tasks.values()}
+    gone = [record for record in state.removals.values() if record.uuid not in living]
+    named = sorted((record for record in gone if record.task == target), key=lambda r: r.removed, reverse=True)
+    commits_of = {(record.parent, record.removed) for record in named}
+    along = [record for record in gone if record.task != target and (record.parent, record.removed) in commits_of]
+    return named + sorted(along, key=lambda record: record.task)
+
+
+def _rebuild(repo: Handle, name: str, removed: Sequence[Manifest | Removal], options: Options) -> Rebuild:
+    device = devices.find(options.device) if options.rebuild and not options.dry_run else ""
+    return Rebuild(repo, name, {str(task.uuid) for task in removed}, device, options.jobs)
+
+
+def _planned(work: Rebuild, state: State, result: Reverted, options: Options) -> Reverted:
+    targets = work.targets(state, result.recipes) if options.rebuild else []
+    planned = tuple(Planned(t.label, None if t.directory is None else str(t.directory)) for t in targets)
+    return replace(result, would_rebuild=planned, warnings=tuple(work.warnings))
+
+
+def _rebuilt(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
+    if not options.rebuild:
+        return result
+    rebuilt = tuple(work.run(state, result.recipes, progress))
+    warnings = (*result.warnings, *work.warnings)
+    return replace(result, rebuilt=rebuilt, unproved=tuple(work.unproved), warnings=warnings)
+
+
+@contextmanager
+def _resumable(result: Reverted) -> Iterator[None]:
+    """Say how to go on when the user interrupts what follows a removal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = f" in commit {result.commit[:12]}" if result.commit else ""
+        raise Interrupted(
+            f"{result.task} is taken out{where}; not everything is rebuilt", f"run `wvc revert {result.task}` again"
+        ) from None
+
+
+def _same_weights(state: State, gone: Collection[str], removed: Sequence[Manifest | Removal]) -> tuple[str, ...]:
+    versions = {task.version for task in removed}
+    return tuple(name for name, task in state.tasks.items() if name not in gone and task.version in versions)
+
+
+def _kept_bytes(repo: Handle, state: State, gone: Collection[str]) -> int:
+    """Return the bytes of the store's objects that ``gone`` uses and neither the base nor another task does."""
+    living = {oid for name, task in state.tasks.items() if name not in gone for oid in task.objects()}
+    used = {oid for name in gone for oid in state.tasks[name].objects()} - living - {*state.base.objects()}
+    return sum(repo.store.size(oid) or 0 for oid in used)
 
 
 def _named(repo: Handle, state: State, target: str) -> list[str]:

@@ -46,6 +46,10 @@ class Unsupported(RequestError):
     """The data needs a newer weightvc."""
 
 
+class Interrupted(WeightvcError):
+    """Stopped by the user after something had been done that stays; the hint says how to finish it."""
+
+
 class Integrity(WeightvcError):
     """Stored data is not what it must be."""
 
