@@ -255,3 +255,11 @@ def test_weight_files_by_name():
     )
     assert [name for name in weights.split() if not is_weight_file(name)] == []
     assert [name for name in others.split() if is_weight_file(name)] == []
+
+
+def test_a_file_whose_name_could_not_be_written_back(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "a\\b.txt").write_text("x")
+
+    with pytest.raises(BadInput, match="its name holds a backslash"):
+        other_files(tmp_path, choose(tmp_path))

@@ -123,3 +123,8 @@ def test_a_version_is_the_sha256_of_sorted_pairs():
     assert version_of(pairs) == version_of(reversed(pairs)) == hashlib.sha256(text.encode()).hexdigest()
     assert version_of(pairs) != version_of([("b", "2" * 64), ("a", "1" * 64)])
     assert version_of([]) == hashlib.sha256(b"[]").hexdigest()
+
+
+def test_the_name_that_safetensors_reserves():
+    with pytest.raises(BadInput, match="safetensors reserves this name"):
+        TensorSpec("__metadata__", "F32", (1,))

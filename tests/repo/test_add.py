@@ -277,3 +277,25 @@ def test_a_checkpoint_of_bytes_is_the_same_wherever_it_lies(two, models, tmp_pat
     two.json("add", tmp_path / "one.safetensors", "--task", "other")
 
     assert one["manifest"] == json.loads((two.path / ".git/wvc/stage/tasks/other.json").read_text())["version"]
+
+
+def test_a_copy_of_the_base_is_said_to_be_one_and_changes_no_merge(two, templates, models, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "before")
+
+    ran = two.run("add", templates.base, "--task", "copy")
+    two.wvc("commit", "-m", "A copy")
+    two.wvc("checkout", "-o", tmp_path / "after")
+
+    assert "note: every tensor equals the base's: this task adds nothing to a merge" in ran.err
+    models.assert_same(models.read(tmp_path / "after"), models.read(tmp_path / "before"))
+
+
+def test_a_checkpoint_in_another_dtype_throughout_is_refused(two, refused, models, tmp_path):
+    half = {name: t.double() if t.is_floating_point() else t for name, t in models.base().items()}
+    models.write(tmp_path / "half", half)
+
+    refused(two, 3, "add", tmp_path / "half", "--task", "half",
+            says="% of its values have another dtype or shape than the base's, and could not be merged",
+            hint="convert it to the base's dtype first, or pass --force-base")  # fmt: skip
+
+    assert two.json("add", tmp_path / "half", "--task", "half", "--force-base")["tensors"]["delta"] == 0

@@ -64,3 +64,10 @@ def test_a_merge_commit_compares_with_its_first_parent(two, templates):
 
     assert (newest.added, len(newest.parents)) == (("gamma",), 2)
     assert [task["task"] for task in two.json("status")["tasks"]] == ["alpha", "beta", "gamma"]
+
+
+def test_a_time_beyond_all_calendars(two, monkeypatch):
+    monkeypatch.setenv("GIT_AUTHOR_DATE", "@999999999999999 +0000")
+    two.git("commit", "-q", "--allow-empty", "-m", "Late")
+
+    assert "9999-12-31" in two.wvc("show", "HEAD")

@@ -232,7 +232,7 @@ def masked(repository, models, tmp_path):
 
 @pytest.mark.parametrize("method", ["opcm-s", "opcm", "linear", "task_arithmetic"])
 def test_infinities_that_no_task_moves_stay_and_spoil_nothing(masked, models, tmp_path, method):
-    repo, _, tuned = masked
+    repo, _, _ = masked
 
     repo.wvc("checkout", "--method", method, "-o", tmp_path / "out")
 

@@ -201,6 +201,8 @@ def _other_size(root: Path, path: str) -> int:
         path.encode()
     except UnicodeEncodeError:
         raise BadInput(f"{label(root / path)}: its name is not UTF-8", "rename or remove it") from None
+    if "\\" in path:
+        raise BadInput(f"{label(root / path)}: its name holds a backslash", "rename or remove it")
     if (root / path).is_dir():
         raise BadInput(f"{label(root / path)}: a symbolic link to a directory", "copy the directory here, or remove it")
     return regular_size(root / path)

@@ -52,8 +52,12 @@ class _Projecting(ABC):
         return Step(*self._add(state, vector))
 
     def scale(self, task_norms: Sequence[float], merged_norm: float) -> float:
-        """Return the factor that gives the merge the mean norm of its tasks; 1 where there is nothing to scale."""
-        return math.fsum(task_norms) / len(task_norms) / merged_norm if merged_norm else 1.0
+        """Return the factor that gives the merge the mean norm of its tasks; 1 where there is nothing to scale.
+
+        Tasks without a vector do not count: merging a copy of the base as well changes no bit.
+        """
+        moving = [norm for norm in task_norms if norm]
+        return math.fsum(moving) / len(moving) / merged_norm if moving and merged_norm else 1.0
 
     @abstractmethod
     def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]: ...

@@ -56,6 +56,8 @@ class TensorSpec:
             raise BadInput(f"{label}: a name has 1 to {MAX_NAME} bytes")
         if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in self.name):
             raise BadInput(f"{label}: a name holds no control characters")
+        if self.name == "__metadata__":
+            raise BadInput(f"{label}: safetensors reserves this name", "rename the tensor")
         if self.dtype not in BITS:
             raise BadInput(f"{label}: dtype {printable(str(self.dtype))[:40]!r} is unknown", "upgrade weightvc")
         if len(self.shape) > MAX_RANK:

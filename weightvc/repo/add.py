@@ -14,7 +14,7 @@ from weightvc.delta import values
 from weightvc.delta.codec import CHUNK
 from weightvc.objects.ids import Version, task_name
 from weightvc.objects.manifest import TIME, Manifest, Parent
-from weightvc.objects.tensors import MERGED
+from weightvc.objects.tensors import MERGED, TensorSpec
 from weightvc.repo import snapshot, stage
 from weightvc.repo.align import Alignment, align
 from weightvc.repo.decode import Reader
@@ -28,6 +28,12 @@ UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
 
 Fine-tunes measure well below; unrelated checkpoints of one architecture about 1.4, the square root of two.
+"""
+
+COMPARABLE = 0.1
+"""Share of the values in tensors that the base has by name that must have its dtype and shape.
+
+A copy in another precision has next to none, a fine-tune with a new head or a resized embedding most.
 """
 
 _SAMPLED_CHUNKS = 4
@@ -80,7 +86,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         matched = align(checkpoint.tensors, base)
         relative = _relative_norm(checkpoint, repo, state.base, matched.names)
         if not options.force_base:
-            _refuse_unrelated(path, matched, relative)
+            _refuse_unrelated(path, matched, _comparable(checkpoint, base, matched), relative)
         if options.dry_run:
             return _planned(name, checkpoint, state.base, matched, relative, options)
         shot = snapshot.take(
@@ -101,7 +107,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         stored_bytes=sum(manifest.objects().values()),
         codec=options.store.codec,
         relative_norm=relative,
-        notes=_notes(checkpoint, state.base, matched),
+        notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base),
     )
 
 
@@ -167,10 +173,23 @@ def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, names: 
     return math.sqrt(moved / held) if held > 0 and math.isfinite(moved) else None
 
 
-def _refuse_unrelated(path: Path, matched: Alignment, relative: float | None) -> None:
+def _comparable(checkpoint: Checkpoint, base: Mapping[str, TensorSpec], matched: Alignment) -> float:
+    """Return the share of the values in tensors that the base has by name whose dtype and shape are the base's too."""
+    pairs = [(checkpoint.tensors[name], base[other]) for name, other in matched.names.items()]
+    named = sum(spec.elements for spec, _ in pairs)
+    return sum(spec.elements for spec, other in pairs if spec.same_kind(other)) / named if named else 1.0
+
+
+def _refuse_unrelated(path: Path, matched: Alignment, comparable: float, relative: float | None) -> None:
     hint = "check that PATH is a fine-tune of this repository's base, or pass --force-base"
     if not matched.names:
         raise BadInput(f"{path}: not one tensor has a name that the base has", hint)
+    if comparable < COMPARABLE:
+        raise BadInput(
+            f"{path}: {100 * (1 - comparable):.0f} % of its values have another dtype or shape than the base's, "
+            "and could not be merged",
+            "convert it to the base's dtype first, or pass --force-base to keep it whole and out of merges",
+        )
     if relative is not None and relative > UNRELATED:
         raise BadInput(f"{path}: the task vector is {relative:.2f} times as large as the base itself", hint)
 
@@ -207,6 +226,11 @@ def _notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[s
     if missing:
         notes.append(f"{len(missing)} tensors of the base are missing: {listed(missing)}")
     return notes
+
+
+def _unmoved(manifest: Manifest, base: Manifest) -> list[str]:
+    same = manifest.version == base.version
+    return ["every tensor equals the base's: this task adds nothing to a merge"] if same else []
 
 
 def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors are read

@@ -10,6 +10,9 @@ from weightvc.objects.ids import task_name
 from weightvc.repo.repository import TRACKED, Handle, task_path
 from weightvc.repo.state import load
 
+_LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
+"""Git holds times that no calendar does; they are shown as this one."""
+
 
 @dataclass(frozen=True)
 class LogLine:
@@ -50,7 +53,7 @@ def _line(entry: LogEntry, tasks_of: Callable[[str], dict[str, str]]) -> LogLine
     before = tasks_of(entry.parents[0]) if entry.parents else {}
     return LogLine(
         commit=entry.commit,
-        time=datetime.fromtimestamp(entry.time, UTC).isoformat(),
+        time=datetime.fromtimestamp(min(entry.time, _LAST), UTC).isoformat(),
         author=entry.author,
         subject=entry.subject,
         parents=entry.parents,

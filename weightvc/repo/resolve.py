@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from weightvc.merge import table
 from weightvc.objects.ids import is_task_name
@@ -63,9 +63,21 @@ def resolve(repo: Handle, request: Request) -> Resolved:
         NotFound: an unknown revision, recipe or task; a task that is only staged is said to be so.
         UsageError: an unknown method, parameter or dtype, or tasks and a recipe at once.
     """
-    state = load(repo, request.rev)
+    state = _state(repo, request.rev)
     recipe = _recipe(repo, state, request)
     return pin(repo, state, recipe)
+
+
+def _state(repo: Handle, rev: str) -> State:
+    try:
+        return load(repo, rev)
+    except NotFound:
+        head = load(repo)
+        for kind, known in (("task", head.tasks), ("recipe", head.recipes)):
+            if rev in known:
+                option = "--tasks" if kind == "task" else "--recipe"
+                raise NotFound(f"{rev} is a {kind}, not a revision", f"pass {option} {rev}") from None
+        raise
 
 
 def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
@@ -73,6 +85,10 @@ def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
     if recipe.dtype is not None and recipe.dtype not in MERGED:
         raise UsageError(
             f"--dtype {printable(recipe.dtype)} is no dtype for a merge", f"use one of {listed(sorted(MERGED))}"
+        )
+    if recipe.on_int_mismatch not in get_args(Mismatch):
+        raise UsageError(
+            f"--on-int-mismatch {printable(recipe.on_int_mismatch)}", f"use one of {listed(get_args(Mismatch))}"
         )
     method = table.create(recipe.method, recipe.params)
     recipe = replace(recipe, params=table.params_of(method))
