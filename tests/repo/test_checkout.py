@@ -596,3 +596,12 @@ def test_a_task_or_recipe_in_place_of_a_revision(two, refused, name, kind, optio
     two.wvc("commit", "-m", "Name it")
 
     refused(two, 3, "checkout", name, says=f"{name} is a {kind}, not a revision", hint=f"pass {option} {name}")
+
+
+def test_staged_tasks_are_said_to_be_left_out(two, templates, tmp_path):
+    two.wvc("add", templates.alpha, "--task", "later")
+
+    ran = two.run("checkout", "-o", tmp_path / "out")
+
+    assert ran.err.endswith("note: staged and not in it: later; `wvc commit` records them\n")
+    assert two.run("checkout", "--tasks", "alpha", "-o", tmp_path / "one").err == ""

@@ -8,13 +8,14 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.repo import device as devices
-from weightvc.repo import output, resolve
+from weightvc.repo import output, resolve, stage
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.util import fsio
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import listed
 
 DEFAULT_OUTPUT = "model"
 
@@ -78,6 +79,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder.plan(), directory, options.jobs)
+    if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
+        result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
     if options.dry_run:
         return result
     output.hide(repo, directory)

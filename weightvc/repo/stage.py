@@ -53,6 +53,13 @@ def changes(repo: Handle) -> dict[str, bytes | None]:
     return found
 
 
+def tasks(repo: Handle) -> list[str]:
+    """Return the names of the tasks of which a version is staged."""
+    prefix = f"{TRACKED}/tasks/"
+    found = changes(repo).items()
+    return [path.removeprefix(prefix).removesuffix(".json") for path, data in found if data and path.startswith(prefix)]
+
+
 def settle(repo: Handle, committed: Mapping[str, bytes | None]) -> None:
     """Drop the staged changes that a commit has carried out; one staged meanwhile anew stays."""
     with _locked(repo):
