@@ -29,6 +29,7 @@ docs: $(READY)
 $(READY): pyproject.toml constraints/ci.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightvc needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV). PyTorch is large: this takes minutes."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/ci.txt --editable '.[dev]'
 	touch $(READY)
 
