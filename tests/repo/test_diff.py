@@ -209,3 +209,18 @@ def test_what_cannot_be_compared(two, refused, models, repository, tmp_path):
 )
 def test_layers_are_numbered_blocks(name, layer):
     assert _layer(name) == layer
+
+
+def test_tensors_without_numbers_to_compare_are_counted(two, models, tmp_path):
+    odd = {**models.base(), "new.head": torch.ones(3), "embeddings.position_ids": torch.zeros(1, 20, dtype=torch.int64)}
+    del odd["logit_scale"]
+    two.put("odd", models.write(tmp_path / "odd", odd))
+
+    for other in ((), ("alpha",)):
+        assert two.api().diff("odd", *other).apart == 3
+    assert two.api().diff("odd", str(tmp_path / "odd")).apart == 0
+    assert two.api().diff("alpha", "beta").apart == 0
+    ran = two.run("diff", "odd", "--exit-code")
+    assert ran.code == 1
+    assert "note: 3 tensors differ beyond these figures" in ran.err
+    assert two.run("diff", "odd", tmp_path / "odd", "--exit-code").code == 0

@@ -30,8 +30,10 @@ def command(ctx: Context, a: str, b: str | None, layers: bool, md: bool, exit_co
     to the base's; a sign conflict is a weight that the two move in opposite directions.
     """
     result = repo.diff.diff(ctx.repository(), a, b, layers=layers, progress=ctx.progress())
-    if exit_code and (result.total.differing if b else result.total.changed_a):
+    if exit_code and (result.apart or (result.total.differing if b else result.total.changed_a)):
         ctx.code = exits.FOUND
+    if result.apart:
+        ctx.note([f"{result.apart} tensors differ beyond these figures: new, missing, reshaped, or no numbers"])
     ctx.emit("diff", result, _markdown(result) if md else columns(_table(result), right=range(1, 9)))
 
 

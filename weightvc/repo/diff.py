@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from weightvc.checkpoint.reader import open_checkpoint
 from weightvc.delta import values
 from weightvc.delta.measure import Moments
-from weightvc.objects.manifest import Entry
+from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import MERGED, tensor_digest
 from weightvc.repo import resolve
 from weightvc.repo.align import align
@@ -37,11 +37,14 @@ class Side:
     """One model to compare.
 
     ``spans`` gives a base tensor's counterpart as numbers, in spans of as many elements as the base tensor's own;
-    ``None`` where it is unchanged, missing, or of another shape.
+    ``None`` where it is unchanged, missing, or of another shape. ``apart`` holds what has no such numbers: the digests
+    of tensors that the base lacks in that shape or that are no floating-point numbers and changed, and an empty text
+    for each tensor of the base that is missing.
     """
 
     label: str
     spans: Callable[[Entry], Spans | None]
+    apart: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """The comparison of ``a`` with ``b``, or with the base alone; ``layers`` if asked for."""
+    """The comparison of ``a`` with ``b``, or with the base alone; ``layers`` if asked for.
+
+    ``apart`` counts the tensors in which they differ beyond these figures: new, missing and reshaped ones, and those
+    of integers, booleans and packed values.
+    """
 
     a: str
     b: str | None
     total: Row
     layers: tuple[Row, ...]
+    apart: int
 
 
 @dataclass
@@ -106,7 +114,9 @@ def diff(
                 progress.advance(entry.spec.nbytes)
     two = b is not None
     rows = tuple(_row(name, parts, two) for name, parts in groups.items()) if layers else ()
-    return Difference(a, b, _row("all", [part for parts in groups.values() for part in parts], two), rows)
+    one, other = sides[0].apart, sides[1].apart if two else {}
+    apart = sum(one.get(name) != other.get(name) for name in one.keys() | other.keys())
+    return Difference(a, b, _row("all", [part for parts in groups.values() for part in parts], two), rows, apart)
 
 
 def _layer(name: str) -> str:
@@ -161,7 +171,7 @@ def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
                 return None
             return (values.to_float(entry.spec.dtype, span) for _, span in reader.open(found).spans())
 
-        return Side(label, of_task)
+        return Side(label, of_task, _apart(task, state.base))
     if label not in state.recipes and Path(label).exists():
         return _directory(state, Path(label), stack)
     return _merged(repo, state, label, stack)
@@ -185,7 +195,22 @@ def _directory(state: State, path: Path, stack: ExitStack) -> Side:
         step = SPAN // entry.spec.itemsize * spec.itemsize
         return (values.to_float(spec.dtype, data[at : at + step]) for at in range(0, len(data), step))
 
-    return Side(str(path), spans)
+    kept = {o: n for o, n in own.items() if checkpoint.tensors[n].same_kind(state.base.by_name[o].spec)}
+    apart = {other: "" for other in state.base.by_name if other not in kept}
+    names = {name: other for other, name in kept.items()}
+    for name, spec in checkpoint.tensors.items():
+        if name not in names or spec.dtype not in MERGED:
+            digest = tensor_digest(spec.dtype, spec.shape, checkpoint.read(name))
+            if name not in names or digest != state.base.by_name[names[name]].digest:
+                apart[names.get(name, name)] = digest
+    return Side(str(path), spans, apart)
+
+
+def _apart(task: Manifest, base: Manifest) -> dict[str, str]:
+    """Return what of a task has no numbers to compare: see :class:`Side`."""
+    missing = {name: "" for name in base.by_name if name not in task.by_base_name}
+    odd = (e for e in task.tensors if e.state == "whole" or (e.state == "delta" and e.spec.dtype not in MERGED))
+    return missing | {entry.of or entry.spec.name: entry.digest for entry in odd}
 
 
 def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
@@ -202,7 +227,9 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
             return None
         return (values.to_float(plan.spec.dtype, span) for _, span in work.spans(plan))
 
-    return Side(label, spans)
+    apart = {n: p.sources[0][1].digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED}
+    exact = resolved.exact
+    return Side(label, spans, apart if exact is None or exact is state.base else _apart(exact, state.base))
 
 
 def _carried(plan: TensorPlan, entry: Entry) -> bool:
