@@ -72,7 +72,7 @@ def test_kinds_and_codes():
     assert exits.code(errors.WeightvcError("x")) == exits.BUG
     assert exits.kind(errors.Corrupt("x")) == "Corrupt"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert {exits.code(kind("x")) for kind in kinds} == {2, 3, 4, 70}
+    assert {exits.code(kind("x")) for kind in kinds} == {2, 3, 4, 70, 130}
 
 
 def test_no_command_prints_help_and_is_a_usage_error(wvc):

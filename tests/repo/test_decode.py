@@ -131,5 +131,5 @@ def test_an_exact_checkout_checks_every_digest(two, templates, tmp_path):
     ran = two.run("checkout", "--tasks", "alpha", "-o", tmp_path / "out")
 
     assert (ran.code, ran.out) == (4, "")
-    assert f"tensor {NAME} does not have the digest that its manifest states" in ran.err
+    assert f"{NAME} does not have the digest that its manifest states" in ran.err
     assert not (tmp_path / "out").exists()
