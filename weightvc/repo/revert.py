@@ -119,7 +119,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
 
 def _again(repo: Handle, state: State, records: Sequence[Removal], options: Options, progress: Progress) -> Reverted:
     """Rebuild what still contains tasks that were taken out before."""
-    tasks = tuple(record.task for record in records)
+    tasks = tuple(dict.fromkeys(record.task for record in records))  # one taken out twice has two records
     recipes = tuple(sorted({name for record in records for name in record.recipes}))
     dependants = tuple(name for name in records[0].dependants if name in state.tasks)
     audit, same = removal_path(records[0].uuid), _same_weights(state, (), records)
