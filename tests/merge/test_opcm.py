@@ -259,9 +259,19 @@ def test_what_is_no_matrix_is_not_projected(shape):
 
 
 def test_other_names_what_is_not_projected():
-    method = create("opcm", {"other": r"^head\."})
+    method = create("opcm", {"other": "?est.*,head.*"})
     assert not method.projects(TensorSpec("head.weight", "F32", (4, 4)))
+    assert not method.projects(TensorSpec("test.weight", "F32", (4, 4)))
     assert method.projects(TensorSpec("lm_head.weight", "F32", (4, 4)))
+    assert method.projects(TensorSpec("Head.weight", "F32", (4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "matches"), [("*a" * 500, False), ("(a+)+$", False), ("*" * 1000, True), ("[a-z]*" * 166, True)]
+)
+def test_no_pattern_runs_for_ever(patterns, matches):
+    method = create("opcm", {"other": patterns})
+    assert method.projects(TensorSpec("a" * 1023 + "!", "F32", (4, 4))) is not matches
 
 
 # reproducibility and memory

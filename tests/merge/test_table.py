@@ -65,11 +65,11 @@ def test_alpha_is_a_share_below_one(given):
     assert hint == "alpha is a number from 0 up to but not including 1"
 
 
-@pytest.mark.parametrize("given", ["(", "a" * 1001, "a{99999999999}", 1.0, "(" * 400 + ")" * 400 + "+*"])
-def test_other_is_a_regular_expression(given):
+@pytest.mark.parametrize("given", ["a" * 1001, 1.0, True])
+def test_other_is_a_list_of_patterns(given):
     what, hint = refusal("opcm", {"other": given})
     assert what.startswith("opcm: other=")
-    assert hint == "other is a regular expression of at most 1000 characters"
+    assert hint == "other is a comma-separated list of shell patterns such as '*embed*', of at most 1000 characters"
 
 
 def test_scaling_is_finite():
@@ -157,7 +157,7 @@ def test_usage_errors_load_no_tensors():
         "import sys\n"
         "from weightvc.merge.table import METHODS, create\n"
         "from weightvc.util.errors import UsageError\n"
-        "for name, params in (('nope', {}), ('opcm', {'beta': 1}), ('opcm', {'alpha': 2}), ('opcm', {'other': '('})):\n"
+        "for name, params in (('nope', {}), ('opcm', {'beta': 1}), ('opcm', {'alpha': 2}), ('opcm', {'other': 1.5})):\n"
         "    try:\n"
         "        create(name, params)\n"
         "    except UsageError:\n"

@@ -134,7 +134,7 @@ def _tall(state: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     if not math.isfinite(float(torch.linalg.vector_norm(state) + torch.linalg.vector_norm(vector))):
         raise BadInput(
             "a task vector holds NaN, infinite or enormous values, along which nothing can be projected",
-            "use --method task_arithmetic, or leave the tensor out of projection with -p other=REGEX",
+            "use --method task_arithmetic, or leave the tensor out of projection with -p other=PATTERNS",
         )
     return (state, vector) if state.shape[0] >= state.shape[1] else (state.mT, vector.mT)
 

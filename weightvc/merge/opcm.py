@@ -5,7 +5,6 @@ Model Merging", NeurIPS 2025, arXiv 2501.09522.
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from weightvc.merge import linalg
 from weightvc.merge.method import Step, add, check
+from weightvc.merge.params import named
 from weightvc.objects.tensors import TensorSpec
 
 
@@ -32,12 +32,9 @@ class _Projecting(ABC):
         return tuple(given)
 
     def projects(self, spec: TensorSpec) -> bool:
-        """Tell whether the tensor is a matrix with two rows and columns or more, and not named by ``other``.
-
-        A tensor name has at most 1 KiB, which bounds the search; an empty ``other`` names nothing.
-        """
+        """Tell whether the tensor is a matrix with two rows and columns or more, and not named by ``other``."""
         matrix = len(spec.shape) == 2 and min(spec.shape) >= 2
-        return matrix and not (self.other and re.search(self.other, spec.name))
+        return matrix and not named(spec.name, self.other)
 
     def step(self, state: Tensor | None, vector: Tensor, *, project: bool) -> Step:
         """Add one task vector; see :meth:`weightvc.merge.method.Fold.step`.

@@ -1,15 +1,15 @@
 """Parameters of merge methods as plain data: their types, ranges and spellings."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from weightvc.objects.recipe import Scalar
 
-MAX_PATTERN = 1000
-"""Longest regular expression that a parameter may hold; tensor names have a limit of their own, 1 KiB."""
+MAX_PATTERNS = 1000
+"""Most characters in a list of patterns; tensor names have a limit of their own, 1 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,13 @@ class Param:
         return value
 
 
-def is_pattern(text: str) -> bool:
-    """Tell whether ``text`` is a regular expression of at most :data:`MAX_PATTERN` characters."""
-    if len(text) > MAX_PATTERN:
-        return False
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    return True
+def named(name: str, patterns: str) -> bool:
+    """Tell whether one of the comma-separated shell patterns, of ``*``, ``?`` and ``[…]``, is the whole of ``name``.
+
+    Patterns come from recipes, which may be anybody's. Unlike regular expressions, these cannot be made to run for
+    ever: a star never takes back what it matched (CPython issue 40480).
+    """
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
 
 
 def _finite(given: Scalar) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from weightvc.merge.params import MAX_PATTERN, TYPES, Param, is_pattern
+from weightvc.merge.params import MAX_PATTERNS, TYPES, Param
 from weightvc.objects.recipe import Scalar
 from weightvc.util import plugins
 from weightvc.util.errors import NotFound, UsageError
@@ -24,9 +24,8 @@ GROUP = "weightvc.merge_methods"
 """Entry-point group of methods from other packages."""
 
 OTHER = (
-    r"(^|[._])(emb|embed|embeds|embeddings?|wte|wpe|positions?|positional|lm_head)([._]|$)"
-    r"|(^|\.)(shared|relative_attention_bias|predictions\.decoder|vocab_projector|lm_loss)\."
-    r"|^proj_out\.weight$"
+    "*embed*,emb.*,*[._]emb.*,*wte.*,*wpe.*,*positional_*,*[._]position_*,*lm_head.*,shared.*,*.shared.*,"
+    "*relative_attention_bias.*,*predictions.decoder.*,*vocab_projector.*,*lm_loss.*,proj_out.weight"
 )
 """Names of token and position tables, and of output layers that are commonly tied to them.
 
@@ -68,9 +67,9 @@ _OTHER = Param(
     name="other",
     type=str,
     default=OTHER,
-    meaning="names of matrices that are added without projection; empty for none",
-    range=f"a regular expression of at most {MAX_PATTERN} characters",
-    accepts=is_pattern,
+    meaning="names of matrices that are added without projection, as shell patterns; empty for none",
+    range=f"a comma-separated list of shell patterns such as '*embed*', of at most {MAX_PATTERNS} characters",
+    accepts=lambda value: len(value) <= MAX_PATTERNS,
 )
 _ROWS = (
     MethodInfo(
