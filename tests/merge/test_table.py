@@ -65,7 +65,7 @@ def test_alpha_is_a_share_below_one(given):
     assert hint == "alpha is a number from 0 up to but not including 1"
 
 
-@pytest.mark.parametrize("given", ["a" * 1001, 1.0, True])
+@pytest.mark.parametrize("given", ["a" * 1001, 1.0, True, "\udce9"])
 def test_other_is_a_list_of_patterns(given):
     what, hint = refusal("opcm", {"other": given})
     assert what.startswith("opcm: other=")

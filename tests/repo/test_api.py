@@ -5,7 +5,7 @@ import torch
 
 import weightvc
 from weightvc import repo as rooms
-from weightvc.util.errors import NotARepository, Unsupported
+from weightvc.util.errors import NotARepository, Unsupported, UsageError
 
 
 def test_names_load_on_first_use():
@@ -46,6 +46,30 @@ def test_a_whole_story(templates, models, tmp_path):
     repo.revert("alpha")
     models.assert_same(dict(repo.materialize()), models.read(templates.beta))
     assert [line.removed for line in repo.log(limit=1)] == [("alpha",)]
+
+
+def test_text_is_no_list_of_tasks(two):
+    for method in (two.api().materialize, two.api().checkout, lambda tasks: two.api().save_recipe("r", tasks)):
+        with pytest.raises(UsageError, match=r"^tasks is a list of names, not 'alpha'$") as caught:
+            method("alpha")
+        assert caught.value.hint == "write tasks=['a', 'b=0.7']"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda repo, jobs: repo.revert("alpha", jobs=jobs),
+        lambda repo, jobs: repo.checkout(dry_run=True, jobs=jobs),
+        lambda repo, jobs: repo.materialize(jobs=jobs),
+        lambda repo, jobs: repo.fsck(jobs=jobs),
+    ],
+)
+@pytest.mark.parametrize("jobs", [0, -3])
+def test_less_than_one_thread_is_refused_before_anything_is_done(two, call, jobs):
+    before = two.everything()
+    with pytest.raises(UsageError, match=f"{jobs} jobs can do nothing"):
+        call(two.api(), jobs)
+    assert two.everything() == before
 
 
 def test_a_cast_while_materializing(two):

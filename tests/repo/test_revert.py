@@ -1,6 +1,7 @@
 """Taking tasks out: the record, the recipes, lineage, what is rebuilt and what is refused."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -66,6 +67,14 @@ def test_recipes_lose_the_task_and_nothing_else(family):
     shown = family.json("recipe", "show", "prod")
     assert (shown["tasks"], shown["method"], shown["params"]) == (["beta"], "task_arithmetic", {"scaling": 1.0})
     assert (family.path / ".wvc/recipes/rest.toml").read_bytes() == rest
+
+
+@pytest.mark.parametrize("option", ["--message", "--reason", "--requester"])
+def test_text_that_is_not_utf_8_is_refused_and_nothing_is_taken_out(two, refused, option):
+    refused(
+        two, 2, "revert", "alpha", option, os.fsdecode(b"caf\xe9"),
+        says=f"the {option[2:]} is not valid UTF-8: 'caf\\udce9'", hint="write it in UTF-8",
+    )  # fmt: skip
 
 
 def test_dependants_must_be_decided_on(family, refused):

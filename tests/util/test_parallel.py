@@ -31,6 +31,10 @@ def test_less_than_one_job_is_refused(jobs, items):
     assert caught.value.hint == "give a number of threads from 1 up"
 
 
+def test_all_cores_are_the_default():
+    assert (parallel.workers(None), parallel.workers(3)) == (parallel.cores(), 3)
+
+
 def test_jobs_run_at_once():
     barrier = threading.Barrier(3, timeout=5)
     assert sorted(parallel.run(lambda _: barrier.wait(), range(3), 3)) == [0, 1, 2]

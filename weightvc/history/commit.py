@@ -17,6 +17,7 @@ from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, RequestError, UsageError
+from weightvc.util.text import encodable
 
 PATIENCE = 10.0
 """Seconds for which a commit is tried again while other git processes keep moving the branch."""
@@ -91,6 +92,7 @@ def _refuse(git: GitDir, message: str) -> None:
             )
     if not message.strip() or "\0" in message:
         raise UsageError("a commit needs a message", "give one with -m")
+    encodable(message, "the message")
     try:
         for role in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"):
             process.run(git.work_tree, "var", role)
@@ -104,7 +106,7 @@ def _refuse(git: GitDir, message: str) -> None:
 def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
     """Try once, under the lock; return what git said if the branch was moved or locked by somebody else."""
     behind = refresh.pending(git)
-    if behind and (left := refresh.settle(git, behind)):
+    if behind and (left := refresh.settle(git, behind, refresh.INDEX_PATIENCE)):
         raise Conflict(left[0], "end the git command that holds the index, then try again")
     scratch = refresh.scratch(git)
     fsio.remove_tree(scratch)
@@ -127,7 +129,7 @@ def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
         for name in ("index", "index.lock"):
             fsio.remove_file(scratch / name)
     _sync_refs(git)
-    return Committed(made, refresh.settle(git, changes))
+    return Committed(made, refresh.settle(git, changes, refresh.INDEX_PATIENCE))
 
 
 def _build(git: GitDir, tip: str | None, changes: Mapping[str, bytes | None], message: str, index: Path) -> str:

@@ -72,5 +72,11 @@ def _boolean(given: Scalar) -> bool:
     return text == "true"
 
 
-TYPES: Mapping[type[Scalar], Callable[[Any], Scalar]] = {float: _finite, int: int, bool: _boolean, str: str}
+def _text(given: Scalar) -> str:
+    text = str(given)
+    text.encode()  # a ValueError for what was no UTF-8 on the command line
+    return text
+
+
+TYPES: Mapping[type[Scalar], Callable[[Any], Scalar]] = {float: _finite, int: int, bool: _boolean, str: _text}
 """What a parameter can be, and how text becomes a value of that type."""

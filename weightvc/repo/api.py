@@ -1,6 +1,6 @@
 """The façade: an open repository whose methods are the commands. Each loads what it needs on first use."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,7 +31,7 @@ def initialize(
     path: str | Path, base: str | Path, *, codec: str = "intdelta", jobs: int | None = None, progress: Progress = SILENT
 ) -> "Initialized":
     """Make ``path`` a repository over the checkpoint ``base``; see :func:`weightvc.repo.init.init`."""
-    options = repo.snapshot.Options(codec, jobs or parallel.cores())
+    options = repo.snapshot.Options(codec, parallel.workers(jobs))
     return repo.init.init(Path(path), Path(base), options, progress)
 
 
@@ -74,7 +74,7 @@ class Repository(Handle):
         progress: Progress = SILENT,
     ) -> "Added":
         """Store a fine-tune and stage its manifest; see :func:`weightvc.repo.add.add`."""
-        store = repo.snapshot.Options(codec, jobs or parallel.cores(), allow_nonfinite)
+        store = repo.snapshot.Options(codec, parallel.workers(jobs), allow_nonfinite)
         options = repo.add.Options(store, derived_from, force_base, dry_run)
         return repo.add.add(self, Path(path), task, options, progress)
 
@@ -128,7 +128,7 @@ class Repository(Handle):
                 ``max_shard_size``, ``force``, ``dry_run``.
         """
         request = repo.resolve.Request(rev, tasks, recipe, method, params, dtype, on_int_mismatch)
-        options = {"jobs": parallel.cores(), **options}
+        options["jobs"] = parallel.workers(options.get("jobs"))
         where = repo.checkout.Options(None if output is None else Path(output), **options)
         return repo.checkout.checkout(self, request, where, progress)
 
@@ -149,7 +149,7 @@ class Repository(Handle):
         Memory holds one tensor at a time, besides what the method itself needs.
         """
         request = repo.resolve.Request(rev, tasks, None, method, params, dtype)
-        return repo.build.tensors(self, request, device, jobs or parallel.cores(), progress)
+        return repo.build.tensors(self, request, device, parallel.workers(jobs), progress)
 
     def revert(self, target: str, *, progress: Progress = SILENT, **options: Any) -> "Reverted":
         """Take a task out and rebuild what contained it; see :func:`weightvc.repo.revert.revert`.
@@ -159,7 +159,7 @@ class Repository(Handle):
             progress: Told of bytes done.
             options: Fields of :class:`weightvc.repo.revert.Options`.
         """
-        options = {"jobs": parallel.cores(), **options}
+        options["jobs"] = parallel.workers(options.get("jobs"))
         return repo.revert.revert(self, target, repo.revert.Options(**options), progress)
 
     def verify(
@@ -173,23 +173,23 @@ class Repository(Handle):
     ) -> "Verified":
         """Compare a checkout directory with its lock; see :func:`weightvc.repo.verify.verify`."""
         return repo.verify.verify(
-            Path(path), self, replay=replay, device=device, jobs=jobs or parallel.cores(), progress=progress
+            Path(path), self, replay=replay, device=device, jobs=parallel.workers(jobs), progress=progress
         )
 
     def fsck(self, *, full: bool = False, jobs: int | None = None, progress: Progress = SILENT) -> "Checked":
         """Check that all stored data is here and whole; see :func:`weightvc.repo.fsck.fsck`."""
-        return repo.fsck.fsck(self, full=full, jobs=jobs or parallel.cores(), progress=progress)
+        return repo.fsck.fsck(self, full=full, jobs=parallel.workers(jobs), progress=progress)
 
     def recipes(self) -> "tuple[NamedRecipe, ...]":
         """Return the named recipes; see :func:`weightvc.repo.recipe.listing`."""
         return repo.recipe.listing(self)
 
-    def save_recipe(self, name: str, tasks: Iterable[str], **request: Any) -> "NamedRecipe":
+    def save_recipe(self, name: str, tasks: Sequence[str], **request: Any) -> "NamedRecipe":
         """Stage a recipe; see :func:`weightvc.repo.recipe.save`.
 
         ``request`` holds fields of :class:`weightvc.repo.resolve.Request`.
         """
-        return repo.recipe.save(self, name, repo.resolve.Request(tasks=list(tasks), **request))
+        return repo.recipe.save(self, name, repo.resolve.Request(tasks=tasks, **request))
 
     def remove_recipe(self, name: str) -> "NamedRecipe":
         """Stage a recipe's removal; see :func:`weightvc.repo.recipe.remove`."""

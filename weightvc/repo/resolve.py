@@ -33,6 +33,11 @@ class Request:
     dtype: str | None = None
     on_int_mismatch: Mismatch | None = None
 
+    def __post_init__(self) -> None:
+        """Raise :class:`UsageError` if ``tasks`` is text, which would be taken letter by letter."""
+        if isinstance(self.tasks, str):
+            raise UsageError(f"tasks is a list of names, not {printable(self.tasks)!r}", "write tasks=['a', 'b=0.7']")
+
 
 @dataclass(frozen=True)
 class Resolved:

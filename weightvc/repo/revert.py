@@ -17,7 +17,7 @@ from weightvc.repo.repository import Handle, recipe_path, removal_path, task_pat
 from weightvc.repo.state import State, has_wvc, load, load_commit
 from weightvc.util.errors import Conflict, Interrupted, NotFound, RequestError
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
+from weightvc.util.text import encodable, listed
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Options:
     device: str = "auto"
     jobs: int = 1
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise :class:`UsageError` for text that cannot be recorded."""
+        for name, text in (("message", self.message), ("reason", self.reason), ("requester", self.requester)):
+            encodable(text or "", f"the {name}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def workers(jobs: int | None) -> int:
+    """Return ``jobs`` if that is a number of threads, and all cores for ``None``.
+
+    Raises:
+        UsageError: ``jobs`` is less than 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"{jobs} jobs can do nothing", "give a number of threads from 1 up")
+    return jobs or cores()
+
+
 def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[], None] | None = None) -> list[R]:
     """Return ``job`` of each item, in the items' order, computed on ``jobs`` threads in that order.
 
@@ -30,8 +41,7 @@ def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[]
     Raises:
         UsageError: ``jobs`` is less than 1.
     """
-    if jobs < 1:
-        raise UsageError(f"{jobs} jobs can do nothing", "give a number of threads from 1 up")
+    most = workers(jobs)
     todo = list(items)
     results: dict[int, R] = {}
     failures: list[BaseException] = []
@@ -53,7 +63,7 @@ def run(job: Callable[[T], R], items: Iterable[T], jobs: int, start: Callable[[]
             failures.append(error)
             stop.set()
 
-    _finish([_Worker(work, stop, f"wvc_{n}") for n in range(min(jobs, len(todo)))], stop)
+    _finish([_Worker(work, stop, f"wvc_{n}") for n in range(min(most, len(todo)))], stop)
     if failures:
         raise failures[0]
     return [results[at] for at in range(len(todo))]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from weightvc.util.errors import UsageError
+
 _SHOWN = 10
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
 
@@ -9,6 +11,15 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
 def printable(text: str) -> str:
     """Escape control and bidirectional characters, so that a hostile name cannot drive a terminal."""
     return "".join(c if c.isprintable() and ord(c) not in _BIDI else f"\\u{ord(c):04x}" for c in text)
+
+
+def encodable(text: str, what: str) -> str:
+    """Return ``text``; raise :class:`UsageError` if it holds bytes of an argument that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is not valid UTF-8: {ascii(text)[:60]}", "write it in UTF-8") from None
+    return text
 
 
 def listed(names: Sequence[str]) -> str:
