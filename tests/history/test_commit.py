@@ -12,7 +12,8 @@ from weightvc.history import commit as commit_module
 from weightvc.history import process, refresh
 from weightvc.history.commit import Committed, commit
 from weightvc.history.process import GitFailed
-from weightvc.util.errors import BadInput, Conflict, RequestError, UsageError
+from weightvc.util import canon
+from weightvc.util.errors import BadInput, Conflict, Corrupt, RequestError, UsageError
 
 TASK = ".wvc/tasks/a.json"
 OTHER = ".wvc/tasks/b.json"
@@ -221,6 +222,12 @@ def test_no_message(repo, message):
     with pytest.raises(UsageError, match="a commit needs a message") as caught:
         commit(repo.git, plan(a="1"), message)
     assert caught.value.hint == "give one with -m"
+
+
+def test_a_message_that_is_not_utf_8(repo):
+    with pytest.raises(UsageError, match=r"the message is not valid UTF-8: 'caf\\udce9'"):
+        commit(repo.git, plan(a="1"), os.fsdecode(b"caf\xe9"))
+    assert refresh.recover(repo.git) == ()
 
 
 @pytest.mark.parametrize("key", ["user.name", "user.email"])
@@ -483,7 +490,9 @@ def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypa
     with pytest.raises(Conflict, match="a commit is made, but git's index") as caught:
         commit(repo.git, plan(b="1"), "m")
     assert caught.value.hint == "end the git command that holds the index, then try again"
-    assert len(refresh.recover(repo.git)) == 1
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 60.0)
+    (warning,) = refresh.recover(repo.git)  # at once: commands that only read do not wait
+    assert f"if no git command is running, delete {lock}; the next wvc command tries again" in warning
     lock.unlink()
     assert commit(repo.git, plan(b="1"), "m").warnings == ()
     assert (repo.path / TASK).read_text() == "1"
@@ -613,6 +622,33 @@ def test_a_hostile_note_cannot_reach_outside(repo):
     (warning,) = refresh.recover(repo.git)
     assert "is not the path of a tracked file of wvc" in warning
     assert victim.read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"commit":"HEAD","paths":[]}', "not in canonical form"),
+        (canon.document({"commit": "HEAD"}), "no paths"),
+        (canon.document({"commit": 1, "paths": []}), "1 is not of type str"),
+        (canon.document({"commit": "HEAD", "paths": "README"}), "'README' is not of type list"),
+        (canon.document({"commit": "HEAD", "paths": [TASK, None]}), "None is not of type str"),
+    ],
+)
+def test_a_note_that_is_none_is_said_and_stops_no_reader(repo, data, says):
+    file = refresh.scratch(repo.git) / "pending.json"
+    repo.write(str(file.relative_to(repo.path)), data.decode())
+    (warning,) = refresh.recover(repo.git)
+    assert warning.startswith(f"{file}: ")
+    assert says in warning
+    assert f"delete {file}; if `git status` then shows changes below .wvc" in warning
+    with pytest.raises(Corrupt, match=says) as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert warning.endswith(caught.value.hint)
+    assert file.read_bytes() == data
+    file.unlink()
+    assert refresh.recover(repo.git) == ()
+    assert commit(repo.git, plan(a="1"), "m").warnings == ()
 
 
 def test_nothing_to_recover(repo):

@@ -15,12 +15,12 @@ from pathlib import Path
 from weightvc.history import process
 from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
-from weightvc.util import canon, fsio
-from weightvc.util.errors import BadInput, Conflict, NotFound, WeightvcError
+from weightvc.util import canon, fields, fsio
+from weightvc.util.errors import BadInput, Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.text import printable
 
 INDEX_PATIENCE = 2.0
-"""Seconds to wait for another git process to let go of the index."""
+"""Seconds for which a commit waits for another git process to let go of the index."""
 
 
 @contextmanager
@@ -63,30 +63,45 @@ def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
 
 
 def pending(git: GitDir) -> set[str]:
-    """Return the paths that an interrupted commit has left behind ``HEAD``."""
+    """Return the paths that an interrupted commit has left behind ``HEAD``.
+
+    Raises:
+        Corrupt: the note is not one of :func:`note`.
+    """
+    file = scratch(git) / "pending.json"
     try:
-        data = (scratch(git) / "pending.json").read_bytes()
+        noted = fields.mapping(canon.parse_document(file.read_bytes(), str(file)), str(file), ("commit", "paths"))
+        commit = fields.typed(noted["commit"], str, str(file))
+        paths = {fields.typed(path, str, str(file)) for path in fields.typed(noted["paths"], list, str(file))}
     except FileNotFoundError:
         return set()
-    noted = canon.parse_document(data, "pending.json")
+    except (BadInput, IsADirectoryError) as error:
+        undo = "if `git status` then shows changes below .wvc, `git restore --staged --worktree .wvc` undoes them"
+        raise Corrupt(str(error), f"delete {file}; {undo}") from None
     try:
-        return set(noted["paths"]) if git.is_ancestor(noted["commit"], "HEAD") else set()
+        return paths if git.is_ancestor(commit, "HEAD") else set()
     except NotFound:
         return set()
 
 
-def settle(git: GitDir, paths: Collection[str]) -> tuple[str, ...]:
+def settle(git: GitDir, paths: Collection[str], patience: float) -> tuple[str, ...]:
     """Give the index and the work tree ``HEAD``'s state of ``paths``, then drop the note.
+
+    Args:
+        git: The repository.
+        paths: Tracked paths below ``.wvc/``.
+        patience: Seconds to wait for another git process to let go of the index.
 
     Returns:
         Warnings, if that could not be done; the note is then kept.
     """
     try:
-        _refresh(git, sorted(paths))
+        _refresh(git, sorted(paths), patience)
         fsio.remove_tree(scratch(git))
     except (WeightvcError, OSError) as error:
-        where = git.work_tree / ".wvc"
+        where, lock = git.work_tree / ".wvc", git.git_dir / "index.lock"
         again = "the next wvc command tries again, or run `git restore --staged --worktree .wvc`"
+        again = f"if no git command is running, delete {lock}; {again}" if lock.exists() else again
         return (f"a commit is made, but git's index or the files in {where} are not up to date ({error}); {again}",)
     return ()
 
@@ -100,17 +115,20 @@ def recover(git: GitDir) -> tuple[str, ...]:
     if not scratch(git).exists():
         return ()
     with refs_locked(git):
-        return settle(git, pending(git))
+        try:
+            return settle(git, pending(git), patience=0)
+        except Corrupt as error:
+            return (f"{error}: {error.hint}",)
 
 
-def _refresh(git: GitDir, paths: list[str]) -> None:
+def _refresh(git: GitDir, paths: list[str], patience: float) -> None:
     if not paths:
         return
     files = {path: target(git, path) for path in paths}
     head = git.resolve("HEAD")
     tree = git.read_tree(head)
     # The index first: a file that is merely modified does no harm to the user's next commit.
-    _write_index(git, index_lines({path: tree.get(path) for path in paths}, len(head)))
+    _write_index(git, index_lines({path: tree.get(path) for path in paths}, len(head)), patience)
     blobs = git.read_blobs([tree[path] for path in paths if path in tree])
     for path, file in files.items():
         if path in tree:
@@ -134,9 +152,9 @@ def index_lines(blobs: dict[str, str | None], digits: int) -> bytes:
     return "".join(lines).encode()
 
 
-def _write_index(git: GitDir, lines: bytes) -> None:
+def _write_index(git: GitDir, lines: bytes, patience: float) -> None:
     settings = process.no_filters(git.work_tree)
-    deadline = time.monotonic() + INDEX_PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             process.run(git.work_tree, "update-index", "-z", "--index-info", stdin=lines, settings=settings)
