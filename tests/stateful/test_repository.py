@@ -140,6 +140,8 @@ class Commands(RuleBasedStateMachine):
             assert {line.recipe for line in done.rebuilt} == {"default", *(touched - dangling)}
             assert all(line.proved for line in done.rebuilt)
             assert len(done.warnings) == len(dangling)
+        again = self.repo.revert(name, rebuild=False, jobs=1)
+        assert (again.commit, again.tasks, again.audit) == (None, (name,), done.audit)
 
     @precondition(lambda self: self.head.tasks)
     @rule(data=st.data(), label=labels, method=methods, commit=st.booleans())
