@@ -53,6 +53,13 @@ class Sandbox:
         self.run("commit", "-q", "-m", message)
         return self.run("rev-parse", "HEAD")
 
+    def assert_clean(self) -> None:
+        """Index and work tree are as HEAD says, and nothing of ours is left lying about."""
+        assert self.run("status", "--porcelain", "--", ".wvc") == ""
+        self.run("fsck", "--strict", "--no-dangling")
+        assert not (self.git.git_dir / "wvc/commit").exists()
+        assert not list(self.path.rglob("tmp-*"))
+
 
 @pytest.fixture
 def sandbox(tmp_path):

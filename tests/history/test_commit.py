@@ -12,8 +12,7 @@ from weightvc.history import commit as commit_module
 from weightvc.history import process, refresh
 from weightvc.history.commit import Committed, commit
 from weightvc.history.process import GitFailed
-from weightvc.util import canon
-from weightvc.util.errors import BadInput, Conflict, Corrupt, RequestError, UsageError
+from weightvc.util.errors import BadInput, Conflict, RequestError, UsageError
 
 TASK = ".wvc/tasks/a.json"
 OTHER = ".wvc/tasks/b.json"
@@ -22,15 +21,6 @@ OTHER = ".wvc/tasks/b.json"
 def plan(**files):
     """A plan that writes tasks by name; ``None`` deletes."""
     return lambda _: {f".wvc/tasks/{name}.json": text and text.encode() for name, text in files.items()}
-
-
-def clean(repo):
-    """Index and work tree are as HEAD says, and nothing of ours is left lying about."""
-    assert repo.run("status", "--porcelain", "--", ".wvc") == ""
-    repo.run("fsck", "--strict", "--no-dangling")
-    wvc = repo.git.git_dir / "wvc"
-    assert not (wvc / "commit").exists()
-    assert not list(repo.path.rglob("tmp-*"))
 
 
 # what a commit does
@@ -55,7 +45,7 @@ def test_a_commit(repo):
     )
     assert repo.run("reflog", "-1", "--format=%gs") == "wvc: Add a"
     assert repo.run("symbolic-ref", "HEAD") == "refs/heads/main"
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_deletion_and_replacement(repo):
@@ -63,14 +53,14 @@ def test_deletion_and_replacement(repo):
     commit(repo.git, plan(a=None, b="2", c="3"), "change")
     assert {p.name: p.read_text() for p in (repo.path / ".wvc/tasks").iterdir()} == {"b.json": "2", "c.json": "3"}
     assert repo.run("diff", "--name-status", "HEAD~1").split() == ["D", TASK, "M", OTHER, "A", ".wvc/tasks/c.json"]
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_the_first_commit_of_a_repository(sandbox):
     repo = sandbox()
     commit(repo.git, plan(a="1"), "first")
     assert repo.git.parents("HEAD") == ()
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_an_unborn_branch_with_staged_files(sandbox):
@@ -93,7 +83,7 @@ def test_the_users_staged_changes_stay_staged(repo):
     repo.run("commit", "-q", "-m", "by hand")
     assert repo.run("show", "--name-only", "--format=", "HEAD") == "mine"
     assert repo.git.read("HEAD", TASK) == b"1"
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_what_the_user_did_to_our_own_files_is_overwritten(repo):
@@ -102,7 +92,7 @@ def test_what_the_user_did_to_our_own_files_is_overwritten(repo):
     repo.run("add", TASK)
     commit(repo.git, plan(a="2"), "again")
     assert (repo.path / TASK).read_text() == "2"
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_file_that_is_a_link_is_replaced_not_followed(repo, tmp_path):
@@ -113,7 +103,7 @@ def test_a_file_that_is_a_link_is_replaced_not_followed(repo, tmp_path):
     commit(repo.git, plan(a="1"), "task")
     assert victim.read_text() == "mine"
     assert not (repo.path / TASK).is_symlink()
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_detached_head(repo):
@@ -121,7 +111,7 @@ def test_a_detached_head(repo):
     done = commit(repo.git, plan(a="1"), "task")
     assert repo.run("rev-parse", "HEAD") == done.commit
     assert repo.run("rev-parse", "main") != done.commit
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_branch_in_a_folder_and_packed_refs(repo):
@@ -129,7 +119,7 @@ def test_a_branch_in_a_folder_and_packed_refs(repo):
     repo.run("pack-refs", "--all")
     done = commit(repo.git, plan(a="1"), "task")
     assert repo.run("rev-parse", "deep/er/branch") == done.commit
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_linked_worktree(repo, tmp_path):
@@ -143,8 +133,8 @@ def test_a_linked_worktree(repo, tmp_path):
     assert not (repo.path / TASK).exists()
     two.run("switch", "-q", "--detach")
     commit(two.git, plan(c="1"), "detached")
-    clean(repo)
-    clean(two)
+    repo.assert_clean()
+    two.assert_clean()
 
 
 def test_a_sha256_repository(sandbox):
@@ -155,7 +145,7 @@ def test_a_sha256_repository(sandbox):
     assert repo.git.parents("HEAD") == (first,)
     assert repo.git.read_tree("HEAD").keys() == {OTHER}
     assert [len(b) for b in repo.git.all_blobs()[TASK]] == [64]
-    clean(repo)
+    repo.assert_clean()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +169,7 @@ def test_the_users_settings(repo, setting):
     assert next(repo.git.log()).subject == "Füge a hinzu"
     repo.run("config", "--unset", key)
     repo.run("update-index", "--refresh")
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_shallow_and_partial_clone(repo, tmp_path):
@@ -209,7 +199,7 @@ def test_nothing_to_commit(repo, empty):
     assert caught.value.hint == "`wvc add` stages a task"
     assert repo.run("rev-parse", "HEAD") == before
     refresh.recover(repo.git)
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_nothing_to_commit_on_an_unborn_branch(sandbox):
@@ -279,7 +269,7 @@ def test_in_the_middle_of_something(repo, command, doing):
     assert repo.run("rev-parse", "HEAD") == before
     repo.run(doing, "--abort")
     commit(repo.git, plan(a="1"), "m")
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_in_the_middle_of_am_and_of_several_picks(repo):
@@ -299,7 +289,7 @@ def test_in_the_middle_of_am_and_of_several_picks(repo):
 def test_bisecting_is_no_obstacle(repo):
     repo.run("bisect", "start")
     commit(repo.git, plan(a="1"), "m")
-    clean(repo)
+    repo.assert_clean()
 
 
 @pytest.mark.parametrize(
@@ -378,7 +368,7 @@ def test_the_plan_is_made_anew_when_the_branch_moved(repo):
     assert repo.git.parents(done.commit) == (tips[-1],)
     assert (repo.path / TASK).read_text() == "3"
     assert repo.run("log", "--format=%s").split("\n") == ["m", "race 2", "race 1", "by hand"]
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_branch_that_never_rests(repo, monkeypatch):
@@ -395,7 +385,7 @@ def test_a_branch_that_never_rests(repo, monkeypatch):
     assert caught.value.hint.startswith("try again; if a lock file is named and no git process runs, remove that file")
     assert repo.git.read("HEAD", TASK) is None
     refresh.recover(repo.git)
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_a_ref_lock_left_by_a_killed_git(repo, monkeypatch):
@@ -406,7 +396,7 @@ def test_a_ref_lock_left_by_a_killed_git(repo, monkeypatch):
         commit(repo.git, plan(a="1"), "m")
     lock.unlink()
     commit(repo.git, plan(a="1"), "m")
-    clean(repo)
+    repo.assert_clean()
 
 
 def test_git_refusing_for_its_own_reasons_is_no_race(repo):
@@ -449,7 +439,7 @@ def test_eight_processes_lose_nothing(repo):
     # Each plan saw exactly the commit that became its parent.
     for entry in log[:-1]:
         assert repo.git.read(entry.commit, f".wvc/tasks/w{entry.subject}.json").decode() == entry.parents[0]
-    clean(repo)
+    repo.assert_clean()
 
 
 # interruptions
@@ -475,41 +465,7 @@ def test_a_disk_that_fails_under_git_is_not_mistaken_for_a_race(repo, monkeypatc
         commit(repo.git, plan(a="1"), "m")
     broken = ""
     commit(repo.git, plan(a="1"), "m")
-    clean(repo)
-
-
-def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypatch):
-    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.1)
-    lock = repo.path / ".git/index.lock"
-    lock.touch()
-    done = commit(repo.git, plan(a="1"), "m")
-    (warning,) = done.warnings
-    assert "a commit is made, but git's index or the files in" in warning
-    assert "run `git restore --staged --worktree .wvc`" in warning
-    assert repo.run("rev-parse", "HEAD") == done.commit
-    with pytest.raises(Conflict, match="a commit is made, but git's index") as caught:
-        commit(repo.git, plan(b="1"), "m")
-    assert caught.value.hint == "end the git command that holds the index, then try again"
-    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 60.0)
-    (warning,) = refresh.recover(repo.git)  # at once: commands that only read do not wait
-    assert f"if no git command is running, delete {lock}; the next wvc command tries again" in warning
-    lock.unlink()
-    assert commit(repo.git, plan(b="1"), "m").warnings == ()
-    assert (repo.path / TASK).read_text() == "1"
-    clean(repo)
-
-
-def test_the_advice_in_the_warning_works(repo, monkeypatch):
-    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.0)
-    commit(repo.git, plan(a="1"), "m")
-    lock = repo.path / ".git/index.lock"
-    lock.touch()
-    commit(repo.git, plan(a="2", b="1"), "m")
-    lock.unlink()
-    repo.run("restore", "--staged", "--worktree", ".wvc")
-    assert repo.run("status", "--porcelain") == ""
-    assert refresh.recover(repo.git) == ()
-    clean(repo)
+    repo.assert_clean()
 
 
 def killed_after(n, repo):
@@ -546,7 +502,7 @@ def test_killed_after_any_git_command(sandbox):
         assert repo.git.read("HEAD", TASK) == state[TASK]
         assert repo.run("status", "--porcelain") == "A  mine"
         repo.run("commit", "-q", "-m", "mine")
-        clean(repo)
+        repo.assert_clean()
         if status == 0:
             break
         assert status == -signal.SIGKILL
@@ -579,81 +535,10 @@ def test_a_failure_at_any_step(sandbox, record):
         )
         assert commit(git, plan(c="1"), "next").warnings == ()
         assert git.read("HEAD", ".wvc/tasks/c.json") == b"1"
-        clean(repo)
+        repo.assert_clean()
         n += 1
     assert total > 20
     assert outcomes == {"done", "warned", "raised"}
-
-
-def test_scratch_files_of_a_killed_process_are_swept(repo):
-    commit(repo.git, plan(a="1"), "m")
-    (repo.path / ".wvc/tasks/tmp-12-0123456789abcdef").touch()
-    repo.write(".wvc/tasks/tmp-notes", "the user's own")
-    commit(repo.git, plan(a="2"), "m")
-    assert sorted(p.name for p in (repo.path / ".wvc/tasks").iterdir()) == ["a.json", "tmp-notes"]
-
-
-def test_a_stale_private_index_lock_is_recovered(repo):
-    scratch = refresh.scratch(repo.git)
-    scratch.mkdir(parents=True)
-    (scratch / "index.lock").touch()
-    (scratch / "index").write_text("junk")
-    (scratch / "tmp-1").touch()
-    commit(repo.git, plan(a="1"), "m")
-    clean(repo)
-
-
-def test_a_note_about_a_commit_that_is_gone_is_dropped(repo):
-    old = commit(repo.git, plan(a="1"), "m").commit
-    repo.run("reset", "-q", "--hard", "HEAD~1")
-    repo.write(TASK, "mine now")
-    for gone in (old, "0" * 40):
-        refresh.scratch(repo.git).mkdir(parents=True)
-        refresh.note(repo.git, gone, [TASK])
-        assert refresh.recover(repo.git) == ()
-        assert (repo.path / TASK).read_text() == "mine now"
-        assert not refresh.scratch(repo.git).exists()
-
-
-def test_a_hostile_note_cannot_reach_outside(repo):
-    victim = repo.path / "README"
-    refresh.scratch(repo.git).mkdir(parents=True)
-    refresh.note(repo.git, repo.run("rev-parse", "HEAD"), ["README", "../x"])
-    (warning,) = refresh.recover(repo.git)
-    assert "is not the path of a tracked file of wvc" in warning
-    assert victim.read_text() == "hello\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", "not valid JSON"),
-        (b'{"commit":"HEAD","paths":[]}', "not in canonical form"),
-        (canon.document({"commit": "HEAD"}), "no paths"),
-        (canon.document({"commit": 1, "paths": []}), "1 is not of type str"),
-        (canon.document({"commit": "HEAD", "paths": "README"}), "'README' is not of type list"),
-        (canon.document({"commit": "HEAD", "paths": [TASK, None]}), "None is not of type str"),
-    ],
-)
-def test_a_note_that_is_none_is_said_and_stops_no_reader(repo, data, says):
-    file = refresh.scratch(repo.git) / "pending.json"
-    repo.write(str(file.relative_to(repo.path)), data.decode())
-    (warning,) = refresh.recover(repo.git)
-    assert warning.startswith(f"{file}: ")
-    assert says in warning
-    assert f"delete {file}; if `git status` then shows changes below .wvc" in warning
-    with pytest.raises(Corrupt, match=says) as caught:
-        commit(repo.git, plan(a="1"), "m")
-    assert warning.endswith(caught.value.hint)
-    assert file.read_bytes() == data
-    file.unlink()
-    assert refresh.recover(repo.git) == ()
-    assert commit(repo.git, plan(a="1"), "m").warnings == ()
-
-
-def test_nothing_to_recover(repo):
-    assert refresh.recover(repo.git) == ()
-    assert not (repo.path / ".git/wvc").exists()
 
 
 # durability

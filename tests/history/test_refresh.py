@@ -1,0 +1,118 @@
+import pytest
+
+from weightvc.history import refresh
+from weightvc.history.commit import commit
+from weightvc.util import canon
+from weightvc.util.errors import Conflict, Corrupt
+
+TASK = ".wvc/tasks/a.json"
+
+
+def plan(**files):
+    """A plan that writes tasks by name."""
+    return lambda _: {f".wvc/tasks/{name}.json": text.encode() for name, text in files.items()}
+
+
+def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypatch):
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.1)
+    lock = repo.path / ".git/index.lock"
+    lock.touch()
+    done = commit(repo.git, plan(a="1"), "m")
+    (warning,) = done.warnings
+    assert "a commit is made, but git's index or the files in" in warning
+    assert "run `git restore --staged --worktree .wvc`" in warning
+    assert repo.run("rev-parse", "HEAD") == done.commit
+    with pytest.raises(Conflict, match="a commit is made, but git's index") as caught:
+        commit(repo.git, plan(b="1"), "m")
+    assert caught.value.hint == "end the git command that holds the index, then try again"
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 60.0)
+    (warning,) = refresh.recover(repo.git)  # at once: commands that only read do not wait
+    assert f"if no git command is running, delete {lock}; the next wvc command tries again" in warning
+    lock.unlink()
+    assert commit(repo.git, plan(b="1"), "m").warnings == ()
+    assert (repo.path / TASK).read_text() == "1"
+    repo.assert_clean()
+
+
+def test_the_advice_in_the_warning_works(repo, monkeypatch):
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.0)
+    commit(repo.git, plan(a="1"), "m")
+    lock = repo.path / ".git/index.lock"
+    lock.touch()
+    commit(repo.git, plan(a="2", b="1"), "m")
+    lock.unlink()
+    repo.run("restore", "--staged", "--worktree", ".wvc")
+    assert repo.run("status", "--porcelain") == ""
+    assert refresh.recover(repo.git) == ()
+    repo.assert_clean()
+
+
+def test_scratch_files_of_a_killed_process_are_swept(repo):
+    commit(repo.git, plan(a="1"), "m")
+    (repo.path / ".wvc/tasks/tmp-12-0123456789abcdef").touch()
+    repo.write(".wvc/tasks/tmp-notes", "the user's own")
+    commit(repo.git, plan(a="2"), "m")
+    assert sorted(p.name for p in (repo.path / ".wvc/tasks").iterdir()) == ["a.json", "tmp-notes"]
+
+
+def test_a_stale_private_index_lock_is_recovered(repo):
+    scratch = refresh.scratch(repo.git)
+    scratch.mkdir(parents=True)
+    (scratch / "index.lock").touch()
+    (scratch / "index").write_text("junk")
+    (scratch / "tmp-1").touch()
+    commit(repo.git, plan(a="1"), "m")
+    repo.assert_clean()
+
+
+def test_a_note_about_a_commit_that_is_gone_is_dropped(repo):
+    old = commit(repo.git, plan(a="1"), "m").commit
+    repo.run("reset", "-q", "--hard", "HEAD~1")
+    repo.write(TASK, "mine now")
+    for gone in (old, "0" * 40):
+        refresh.scratch(repo.git).mkdir(parents=True)
+        refresh.note(repo.git, gone, [TASK])
+        assert refresh.recover(repo.git) == ()
+        assert (repo.path / TASK).read_text() == "mine now"
+        assert not refresh.scratch(repo.git).exists()
+
+
+def test_a_hostile_note_cannot_reach_outside(repo):
+    victim = repo.path / "README"
+    refresh.scratch(repo.git).mkdir(parents=True)
+    refresh.note(repo.git, repo.run("rev-parse", "HEAD"), ["README", "../x"])
+    (warning,) = refresh.recover(repo.git)
+    assert "is not the path of a tracked file of wvc" in warning
+    assert victim.read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"commit":"HEAD","paths":[]}', "not in canonical form"),
+        (canon.document({"commit": "HEAD"}), "no paths"),
+        (canon.document({"commit": 1, "paths": []}), "1 is not of type str"),
+        (canon.document({"commit": "HEAD", "paths": "README"}), "'README' is not of type list"),
+        (canon.document({"commit": "HEAD", "paths": [TASK, None]}), "None is not of type str"),
+    ],
+)
+def test_a_note_that_is_none_is_said_and_stops_no_reader(repo, data, says):
+    file = refresh.scratch(repo.git) / "pending.json"
+    repo.write(str(file.relative_to(repo.path)), data.decode())
+    (warning,) = refresh.recover(repo.git)
+    assert warning.startswith(f"{file}: ")
+    assert says in warning
+    assert f"delete {file}; if `git status` then shows changes below .wvc" in warning
+    with pytest.raises(Corrupt, match=says) as caught:
+        commit(repo.git, plan(a="1"), "m")
+    assert warning.endswith(caught.value.hint)
+    assert file.read_bytes() == data
+    file.unlink()
+    assert refresh.recover(repo.git) == ()
+    assert commit(repo.git, plan(a="1"), "m").warnings == ()
+
+
+def test_nothing_to_recover(repo):
+    assert refresh.recover(repo.git) == ()
+    assert not (repo.path / ".git/wvc").exists()
