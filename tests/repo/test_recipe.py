@@ -80,6 +80,19 @@ def test_the_default_recipe_can_be_saved_and_so_can_the_base(two):
     assert two.wvc("recipe", "save", "none", "--tasks", "") == "staged recipe none: no tasks: the base\n"
 
 
+def test_tasks_may_be_given_in_several_options(two, refused):
+    def planned(*options):
+        return two.json("checkout", *options, "-n")["recipe"]
+
+    assert (
+        planned("--tasks", "beta", "--tasks", "alpha=0.5")
+        == ["beta", "alpha=0.5"]
+        == planned("--tasks", "beta,alpha=0.5")
+    )
+    assert two.wvc("recipe", "save", "x", "--tasks", "beta", "--tasks", "alpha") == "staged recipe x: beta + alpha\n"
+    refused(two, 2, "checkout", "--tasks", "beta", "--tasks", "beta=0.5", says="named twice: beta")
+
+
 def test_a_recipe_file_by_hand(two, models, tmp_path):
     (tmp_path / "mine.toml").write_text(
         'schema="weightvc/recipe/1"\ntasks=["beta=2"]  # by hand\nmethod="linear"\ndtype="F32"\n'

@@ -72,10 +72,10 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return pairs
 
 
-def _split(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    if value is None:
+def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    if not values:
         return None
-    items = [item.strip() for item in value.split(",") if item.strip()]
+    items = [item.strip() for value in values for item in value.split(",") if item.strip()]
     import_module("weightvc.objects.recipe").parse_tasks(items)
     return items
 
@@ -107,9 +107,10 @@ def recipe(function: F) -> F:
             click.option(
                 "--tasks",
                 type=TaskName(),
+                multiple=True,
                 callback=_split,
                 metavar="a,b=0.7",
-                help="Tasks with coefficients; all by default.",
+                help="Tasks with coefficients, in order; all by default.",
             ),
             click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe, or a recipe file."),
             click.option("--method", help="Merge method; `wvc checkout --help` lists them."),
