@@ -106,10 +106,49 @@ def test_status(family, told, templates):
         "recipes: prod\n"
         "\n"
         "staged for the next `wvc commit`:\n"
-        "  changed: .wvc/recipes/prod.toml\n"
-        "  new: .wvc/tasks/new.json\n"
-        "take one back with `wvc revert TASK`\n"
-        "checked out: REPO/model\n"
+        "  changed recipe:  prod\n"
+        "  new task:        new\n"
+        "take a new task back with `wvc revert TASK`\n"
+        "\n"
+        "checked out:\n"
+        "  REPO/model: alpha, up to date\n"
+    )
+
+
+def test_status_of_staged_changes_to_what_is_committed(family, told, templates):
+    family.json("add", templates.beta, "--task", "alpha")
+    family.wvc("recipe", "rm", "prod")
+
+    assert told("status").partition("recipes: prod\n")[2] == (
+        "\nstaged for the next `wvc commit`:\n  removed recipe:  prod\n  new version:     alpha\n"
+    )
+
+
+def test_status_before_the_first_commit_of_a_task(empty, masked, templates):
+    empty.wvc("recipe", "save", "none", "--tasks", "")
+    assert "\nno tasks yet; add one with `wvc add PATH --task NAME`\n" in empty.wvc("status")
+    empty.json("add", templates.alpha, "--task", "x")
+
+    assert masked(empty.wvc("status"), repo=empty.path) == (
+        "REPO at ID, base ID, method opcm-s\nno tasks committed yet\n\nstaged for the next `wvc commit`:\n"
+        "  new recipe:  none\n  new task:    x\ntake a new task back with `wvc revert TASK`\n"
+    )
+
+
+def test_status_of_what_is_checked_out(family, told, templates, tmp_path):
+    out, bad = tmp_path / "out", tmp_path / "repo/bad"
+    family.wvc("checkout", "--recipe", "prod", "-o", out)
+    family.wvc("checkout", "--tasks", "", "-o", bad)
+
+    assert told("status").partition("checked out:\n")[2] == (
+        "  OUT: alpha + beta=0.5 by opcm-s, up to date\n  REPO/bad: the base, up to date\n"
+    )
+    family.put("beta", templates.alpha)
+    (bad / "wvc.lock.json").write_text("{}")
+    assert told("status").partition("checked out:\n")[2] == (
+        "  OUT: alpha + beta=0.5 by opcm-s, behind: new version of beta\n"
+        "    run `wvc checkout --recipe prod -o OUT`\n"
+        "  REPO/bad/wvc.lock.json: not in canonical form; it was changed by something other than wvc\n"
     )
 
 
@@ -265,7 +304,7 @@ def test_revert_of_a_staged_task(told, two, templates):
     assert told("revert", "new", "-n") == "would take out new, and change the recipes: none\n"
     assert told("revert", "new") == "dropped the staged task new; nothing was committed\n"
     two.wvc("recipe", "save", "r", "--tasks", "beta")
-    assert "take one back" not in told("status")
+    assert "take a new task back" not in told("status")
 
 
 def test_revert_of_the_last_task(told, two):

@@ -9,13 +9,17 @@ from weightvc import repo
 from weightvc.cli.context import Context, columns, pass_context, share, size
 
 if TYPE_CHECKING:
+    from weightvc.repo.stale import Output
     from weightvc.repo.status import Status
 
 
 @click.command("status")
 @pass_context
 def command(ctx: Context) -> None:
-    """Show the tasks in merge order, the recipes, and what the next commit will record."""
+    """Show the tasks in merge order, the recipes, what the next commit will record, and what is checked out.
+
+    A directory that checkout wrote is behind when its tasks or its recipe have changed since.
+    """
     result = repo.status.status(ctx.repository())
     ctx.emit("status", result, _lines(result))
 
@@ -30,15 +34,46 @@ def _lines(result: "Status") -> Iterator[str]:
             for t in result.tasks
         ]
         yield from columns(rows, right=(3, 4, 5))
+    elif any(what == "new task" for what, _ in map(_named, result.staged.items())):
+        yield "no tasks committed yet"
     else:
         yield "no tasks yet; add one with `wvc add PATH --task NAME`"
     if result.recipes:
         yield f"recipes: {', '.join(result.recipes)}"
-    if result.staged:
+    yield from _staged(result)
+    if result.directories:
         yield ""
-        yield "staged for the next `wvc commit`:"
-        yield from (f"  {what}: {path}" for path, what in result.staged.items())
-        if any(what == "new" and "/tasks/" in path for path, what in result.staged.items()):
-            yield "take one back with `wvc revert TASK`"
-    for path in result.outputs:
-        yield f"checked out: {path}"
+        yield "checked out:"
+        for directory in result.directories:
+            yield from _directory(directory)
+
+
+def _staged(result: "Status") -> Iterator[str]:
+    if not result.staged:
+        return
+    rows = [_named(item) for item in result.staged.items()]
+    yield ""
+    yield "staged for the next `wvc commit`:"
+    yield from (f"  {line}" for line in columns([(f"{what}:", name) for what, name in rows]))
+    if any(what == "new task" for what, _ in rows):
+        yield "take a new task back with `wvc revert TASK`"
+
+
+def _named(item: tuple[str, str]) -> tuple[str, str]:
+    """Return what is staged as people call it: `new version` and the task's name."""
+    path, what = item
+    kind = "task" if "/tasks/" in path else "recipe"
+    name = path.rpartition("/")[2].removesuffix(".json").removesuffix(".toml")
+    return "new version" if (kind, what) == ("task", "changed") else f"{what} {kind}", name
+
+
+def _directory(directory: "Output") -> Iterator[str]:
+    if directory.state == "unknown":
+        yield f"  {directory.why}"
+        return
+    made = " + ".join(directory.recipe) or "the base"
+    alone = len(directory.recipe) < 2 and "=" not in made
+    state = "up to date" if directory.state == "current" else f"behind: {directory.why}"
+    yield f"  {directory.path}: {made}{'' if alone else f' by {directory.method}'}, {state}"
+    if directory.remedy:
+        yield f"    run `{directory.remedy}`"

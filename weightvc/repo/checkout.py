@@ -11,13 +11,11 @@ from weightvc.repo import device as devices
 from weightvc.repo import output, resolve, stage
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
-from weightvc.repo.repository import Handle
+from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.util import fsio
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
-
-DEFAULT_OUTPUT = "model"
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
 _RUNTIME = 300 * 2**20

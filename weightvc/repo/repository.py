@@ -10,6 +10,7 @@ from weightvc.store.local import LocalStore
 TRACKED = ".wvc"
 CONFIG = f"{TRACKED}/config.toml"
 BASE = f"{TRACKED}/base.json"
+DEFAULT_OUTPUT = "model"
 
 
 def task_path(name: str) -> str:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from weightvc.objects.manifest import Manifest
-from weightvc.repo import output, stage
+from weightvc.repo import stage, stale
 from weightvc.repo.repository import Handle
+from weightvc.repo.stale import Output
 from weightvc.repo.state import load
 
 
@@ -21,7 +22,10 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class Status:
-    """``staged`` maps a tracked path to ``new``, ``changed`` or ``removed``; ``tasks`` are in the default order."""
+    """``staged`` maps a tracked path to ``new``, ``changed`` or ``removed``; ``tasks`` are in the default order.
+
+    ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
+    """
 
     repository: str
     commit: str
@@ -31,6 +35,7 @@ class Status:
     recipes: tuple[str, ...]
     staged: dict[str, str]
     outputs: tuple[str, ...]
+    directories: tuple[Output, ...]
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -51,6 +56,7 @@ def status(repo: Handle) -> Status:
             staged[path] = "new"
         elif repo.git.read(state.commit, path) != data:
             staged[path] = "changed"
+    directories = tuple(stale.outputs(repo, state))
     return Status(
         repository=str(repo.git.work_tree),
         commit=state.commit,
@@ -59,5 +65,6 @@ def status(repo: Handle) -> Status:
         tasks=tuple(line(task) for task in state.tasks.values()),
         recipes=tuple(sorted(state.recipes)),
         staged=staged,
-        outputs=tuple(str(path) for path in output.recorded(repo) if path.is_dir()),
+        outputs=tuple(directory.path for directory in directories),
+        directories=directories,
     )
