@@ -63,9 +63,9 @@ PINNED = {
 NAMED = {"name", "tasks", "method", "params", "digest", "staged"}
 ALL = {
     "init": {"repository", "base", "commit", "warnings"},
-    "add": {*PINNED["add"], "relative_norm", "notes", "staged"},
+    "add": {*PINNED["add"], "relative_norm", "notes", "staged", "peak_bytes", "change"},
     "commit": {"commit", "tasks", "recipes", "warnings"},
-    "status": {"repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs"},
+    "status": {"repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories"},
     "log": {"commits", "lineage"},
     "show": {
         "task", "uuid", "version", "added", "base", "source", "lineage", "tensors", "dtypes", "codecs", "files",

@@ -299,3 +299,47 @@ def test_a_checkpoint_in_another_dtype_throughout_is_refused(two, refused, model
             hint="convert it to the base's dtype first, or pass --force-base")  # fmt: skip
 
     assert two.json("add", tmp_path / "half", "--task", "half", "--force-base")["tensors"]["delta"] == 0
+
+
+def test_a_new_version_is_called_so(two, templates):
+    assert two.wvc("add", templates.alpha, "--task", "beta", "-n").startswith("would add a new version of task beta: ")
+    assert two.wvc("add", templates.alpha, "--task", "more", "-n").startswith("would add task more: ")
+    assert two.wvc("add", templates.alpha, "--task", "beta").startswith("staged a new version of task beta: 2 same, ")
+    assert two.json("add", templates.alpha, "--task", "more")["change"] == "new"
+
+
+def test_adding_the_same_again_changes_nothing(two, templates):
+    before = two.everything()
+    said = "nothing changed: task alpha has these weights already\n"
+
+    assert two.wvc("add", templates.alpha, "--task", "alpha") == said
+    done = two.json("add", templates.alpha, "--task", "alpha")
+    assert (done["change"], done["staged"], done["tensors"]["delta"], done["bytes"]) == ("none", False, 15, 6404)
+    assert done["manifest"] == two.manifest("alpha")["version"]
+    assert {k for k, v in two.everything().items() if before.get(k) != v} <= {".git/wvc/stage.lock"}
+
+    two.wvc("add", templates.beta, "--task", "alpha")
+    assert two.json("add", templates.beta, "--task", "alpha")["change"] == "none"
+    said_staged = "nothing changed: task alpha is staged with these weights already\n"
+    assert two.wvc("add", templates.beta, "--task", "alpha") == said_staged
+    assert two.json("status")["staged"] == {".wvc/tasks/alpha.json": "changed"}
+    assert two.wvc("add", templates.alpha, "--task", "alpha") == said
+    assert two.json("status")["staged"] == {}
+
+
+def test_the_same_weights_with_another_file_are_staged(two, models, templates, tmp_path):
+    import shutil
+
+    source = shutil.copytree(templates.alpha, tmp_path / "again")
+    (source / "config.json").write_text("{}")
+
+    done = two.wvc("add", source, "--task", "alpha")
+
+    assert done.startswith(
+        "staged task alpha with the same weights but other files, lineage or codec: 2 same, 15 delta"
+    )
+    two.json("commit", "-m", "Another configuration")
+    two.wvc("checkout", "--tasks", "alpha", "-o", tmp_path / "out")
+    assert models.contents(tmp_path / "out") == models.contents(source)
+    again = two.json("add", source, "--task", "alpha", "--codec", "raw")
+    assert (again["change"], again["staged"]) == ("stored", True)

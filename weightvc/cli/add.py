@@ -13,6 +13,12 @@ from weightvc.cli.context import Context, pass_context, share, size
 if TYPE_CHECKING:
     from weightvc.repo.add import Added
 
+_CHANGES = {
+    "new": "task {}",
+    "version": "a new version of task {}",
+    "stored": "task {} with the same weights but other files, lineage or codec",
+}
+
 
 @click.command("add")
 @click.argument("path")
@@ -50,10 +56,15 @@ def command(
 def _lines(result: "Added") -> Iterator[str]:
     counts = ", ".join(f"{count} {state}" for state, count in result.tensors.items() if count)
     moved = "" if result.relative_norm is None else f"; moved {100 * result.relative_norm:.2f} % of the base's norm"
-    if not result.staged:
-        yield f"would add task {result.task}: {counts}, {size(result.bytes)}{moved}"
-        yield f"peak memory {size(result.peak_bytes or 0)}"
+    if result.peak_bytes is not None:
+        what = "a new version of task" if result.change == "version" else "task"
+        yield f"would add {what} {result.task}: {counts}, {size(result.bytes)}{moved}"
+        yield f"peak memory {size(result.peak_bytes)}"
         return
+    if result.change == "none":
+        where = "is staged with" if result.staged else "has"
+        yield f"nothing changed: task {result.task} {where} these weights already"
+        return
+    yield f"staged {_CHANGES[result.change].format(result.task)}: {counts}{moved}"
     ratio = share(result.stored_bytes, result.bytes)
-    yield f"staged task {result.task}: {counts}{moved}"
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"

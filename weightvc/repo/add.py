@@ -3,9 +3,10 @@
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -36,6 +37,8 @@ COMPARABLE = 0.1
 A copy in another precision has next to none, a fine-tune with a new head or a resized embedding most.
 """
 
+Change: TypeAlias = Literal["new", "version", "stored", "none"]
+
 _SAMPLED_CHUNKS = 4
 
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -45,7 +48,10 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 class Added:
     """What add did, or, for a dry run, would do, with ``peak_bytes`` of memory at most.
 
-    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed.
+    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed. ``change`` is ``new`` for a
+    task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
+    files, lineage or codec, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
+    takes every task that is committed for a new ``version``.
     """
 
     task: str
@@ -58,6 +64,7 @@ class Added:
     notes: list[str] = field(default_factory=list)
     staged: bool = True
     peak_bytes: int | None = None
+    change: Change = "new"
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         if not options.force_base:
             _refuse_unrelated(path, matched, _comparable(checkpoint, base, matched), relative)
         if options.dry_run:
-            return _planned(name, checkpoint, state.base, matched, relative, options)
+            planned = _planned(name, checkpoint, state.base, matched, relative, options)
+            return replace(planned, change="version" if name in state.tasks else "new")
         shot = snapshot.take(
             checkpoint, repo.store, base=state.base, names=matched.names, options=options.store, progress=progress
         )
@@ -97,7 +105,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     manifest = Manifest(
         shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, lineage, shot.nonfinite
     )
-    stage.put(repo, task_path(name), manifest.to_bytes())
+    change = _stage(repo, state, manifest)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
         task=name,
@@ -108,7 +116,24 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         codec=options.store.codec,
         relative_norm=relative,
         notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base),
+        staged=manifest != state.tasks.get(name),
+        change=change,
     )
+
+
+def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:
+    """Stage a manifest that differs from the committed one, and return how; drop what is staged if it does not."""
+    path, committed = task_path(str(manifest.task)), state.tasks.get(str(manifest.task))
+    if manifest == committed:
+        stage.forget(repo, path)
+        return "none"
+    data = manifest.to_bytes()
+    if stage.changes(repo).get(path) == data:
+        return "none"
+    stage.put(repo, path, data)
+    if committed is None:
+        return "new"
+    return "stored" if manifest.version == committed.version else "version"
 
 
 def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
