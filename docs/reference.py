@@ -14,7 +14,8 @@ PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# Command reference
 
 Written by `make docs` from `wvc COMMAND --help`. Every command takes `--json`, which prints one document with a
-versioned `schema` key on standard output; everything else goes to standard error.
+versioned `schema` key on standard output; everything else goes to standard error. `-C DIR`, `-q`, `-v` and
+`--no-pager` may stand before or after the command, too.
 
 """
 
@@ -26,6 +27,7 @@ def page() -> str:
     with click.Context(
         cli, info_name="wvc", obj=Context(), terminal_width=100, help_option_names=["-h", "--help"]
     ) as root:
+        parts.append(f"## `wvc`\n\n```text\n{cli.get_help(root)}\n```\n\n")
         for name in COMMANDS:
             command = cli.get_command(root, name)
             if command is not None:

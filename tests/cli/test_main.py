@@ -91,7 +91,7 @@ def test_no_command_prints_help_and_is_a_usage_error(wvc):
         (("add", "x"), "wvc: Missing option '--task'.\nhint: see `wvc add --help`\n"),
         (("commit",), "wvc: Missing option '-m' / '--message'.\nhint: see `wvc commit --help`\n"),
         (("init",), "wvc: Missing option '--base'.\nhint: see `wvc init --help`\n"),
-        (("status", "--bogus"), "wvc: No such option '--bogus'.\nhint: see `wvc status --help`\n"),
+        (("status", "--zzz"), "wvc: No such option '--zzz'.\nhint: see `wvc status --help`\n"),
         (("log", "--limit", "0"),
          "wvc: Invalid value for '--limit': 0 is not in the range x>=1.\nhint: see `wvc log --help`\n"),
         (("-C", "/no/such", "status"), "wvc: -C /no/such: No such file or directory\nhint: see `wvc --help`\n"),
@@ -108,10 +108,10 @@ def test_quiet_prints_results_and_errors_only(two, models, tmp_path):
 
     source = models.write(tmp_path / "x", {**models.base(), "head": torch.ones(2)})
 
-    loud, quiet = two.run("add", source, "--task", "x"), two.run("-q", "add", source, "--task", "x")
+    loud, quiet = two.run("add", source, "--task", "x"), two.run("-q", "add", source, "--task", "y")
 
     assert loud.err == "note: 1 tensors that the base does not have, stored whole: head\n"
-    assert (quiet.err, quiet.out) == ("", loud.out)
+    assert (quiet.err, quiet.out) == ("", loud.out.replace("task x", "task y"))
     assert two.run("-q", "show", "nobody").err.startswith("wvc: no task 'nobody'")
 
 
@@ -120,6 +120,22 @@ def test_a_directory_to_start_in(two, wvc):
 
     assert wvc("-C", two.path / "sub", "status").out == two.wvc("status")
     assert wvc("-C", two.path, "-C", "sub", "status").code == 2
+
+
+def test_options_of_all_commands_may_follow_the_command(two, wvc, models, tmp_path, monkeypatch):
+    import torch
+
+    source = models.write(tmp_path / "x", {**models.base(), "head": torch.ones(2)})
+
+    assert two.run("add", source, "--task", "x", "-q").err == ""
+    assert wvc("recipe", "list", "-C", two.path, "--no-pager").out == "none\n"
+    assert "Traceback" in two.run("show", "nobody", "-v").err
+    ran = wvc("status", "-C", "/no/such")
+    assert (ran.code, ran.err) == (2, "wvc: -C /no/such: No such file or directory\nhint: see `wvc status --help`\n")
+    monkeypatch.chdir(two.path)
+    assert wvc("add", "x", "--task", "y", "-C", tmp_path / "nowhere").code == 2
+    assert wvc("add", "x", "--task", "y", "-n", "-C", two.path.parent).code == 3
+    assert "-C DIR" not in wvc("add", "--help").out
 
 
 def test_paths_are_relative_to_the_directory(two, templates, models):

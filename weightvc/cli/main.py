@@ -48,12 +48,13 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command ``cmd_name``, given ``--json`` like all others."""
+        """Return the command ``cmd_name``, given the options that all share."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"weightvc.cli.{cmd_name}").command
         for leaf in command.commands.values() if isinstance(command, click.Group) else [command]:
-            _add_json(leaf)
+            if all(param.name != "json" for param in leaf.params):
+                leaf.params += _shared(hidden=True)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,17 +70,35 @@ class LazyGroup(click.Group):
         return found + super(click.Group, self).shell_complete(ctx, incomplete)
 
 
-def _add_json(command: click.Command) -> None:
-    if all(param.name != "json" for param in command.params):
-        option = click.Option(
-            ["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print one JSON document."
-        )
-        command.params.append(option)
+def _shared(*, hidden: bool) -> list[click.Option]:
+    """Return the options that may stand before a command and, most of them ``hidden`` from its help, after it."""
+    flags = (
+        (["--json"], False, "Print one JSON document on standard output."),
+        (["-q", "--quiet"], hidden, "Print results and errors only."),
+        (["-v", "--verbose"], hidden, "Print more: notes, names in full, tracebacks."),
+        (["--no-pager"], hidden, "Never page long output."),
+    )
+    start = click.Option(
+        ["-C", "start"], metavar="DIR", is_eager=True, expose_value=False, callback=_enter, hidden=hidden,
+        help="Run as if started in DIR.",
+    )  # fmt: skip
+    return [start] + [
+        click.Option(names, is_flag=True, expose_value=False, callback=_set, hidden=hide, help=text)
+        for names, hide, text in flags
+    ]
 
 
-def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _enter(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        try:
+            os.chdir(value)
+        except OSError as error:
+            raise click.UsageError(f"-C {value}: {error.strerror}", ctx) from None
+
+
+def _set(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        ctx.find_object(Context).json = True  # type: ignore[union-attr]
+        setattr(ctx.find_object(Context), str(param.name), True)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -88,25 +107,20 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
-@click.option("-C", "directory", metavar="DIR", help="Run as if started in DIR.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print more: notes, names in full, tracebacks.")
-@click.option("--no-pager", is_flag=True, help="Never page long output.")
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    epilog="All but --version may stand after the command, too: `wvc status -C DIR`.",
+)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
 )
-@click.pass_context
-def cli(ctx: click.Context, directory: str | None, as_json: bool, quiet: bool, verbose: bool, no_pager: bool) -> None:
+def cli() -> None:
     """Git for neural-network weights: task deltas, merges that replay, removal that is proved."""
-    state = ctx.obj
-    state.json, state.quiet, state.verbose, state.no_pager = as_json, quiet, verbose, no_pager
-    if directory is not None:
-        try:
-            os.chdir(directory)
-        except OSError as error:
-            raise click.UsageError(f"-C {directory}: {error.strerror}") from None
+
+
+cli.params[:0] = _shared(hidden=False)
 
 
 @dataclass(frozen=True)
