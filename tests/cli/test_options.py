@@ -3,6 +3,7 @@
 import click
 import pytest
 
+from weightvc.cli import options
 from weightvc.cli.main import COMMANDS, cli
 from weightvc.cli.options import Size, TaskName
 
@@ -48,6 +49,21 @@ def test_outside_a_repository_there_is_nothing_to_complete(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
 
     assert TaskName().shell_complete(None, None, "") == []
+    assert options.recipes(None, None, "") == []
+
+
+def test_names_that_are_listed_without_an_import_are_those_that_there_are():
+    from weightvc.delta import codec
+    from weightvc.objects.tensors import MERGED
+
+    assert options.codecs(None, None, "") == list(codec.CODECS)
+    assert set(options.DTYPES) == set(MERGED)
+
+
+def test_paths_are_left_to_the_shell():
+    (item,) = options.recipes_or_files(None, None, "some/wh")
+
+    assert (item.value, item.type) == ("some/wh", "file")
 
 
 @pytest.mark.parametrize(

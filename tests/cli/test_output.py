@@ -389,6 +389,13 @@ def test_completion_scripts(wvc, shell):
     assert ran.out.strip() == wvc("completion", shell, "--json").json["script"].strip()
 
 
+def test_completion_says_where_its_script_goes(wvc):
+    text = wvc("completion", "--help").out
+
+    assert "\\b" not in text
+    assert '  bash: add to ~/.bashrc:                  eval "$(wvc completion bash)"\n  zsh: ' in text
+
+
 def test_what_others_wrote_cannot_drive_a_terminal(two):
     hostile = "\x1b]0;owned\x07\u202egnp"
     manifest = two.path / ".wvc/tasks/alpha.json"

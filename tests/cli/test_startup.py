@@ -79,9 +79,20 @@ def test_help_and_usage_errors_import_nothing_heavy(imported, arguments, code):
         ("wvc diff alpha b", {"beta"}),
         ("wvc add x --task b", {"beta"}),
         ("wvc recipe s", {"save", "show"}),
+        ("wvc recipe show pr", {"prod"}),
+        ("wvc checkout --recipe p", {"prod"}),
+        ("wvc checkout --recipe x", {"x"}),
+        ("wvc recipe save x --method opcm", {"opcm", "opcm-s"}),
+        ("wvc checkout --method=l", {"linear"}),
+        ("wvc add x --codec r", {"raw"}),
+        ("wvc init --codec i", {"intdelta"}),
+        ("wvc add x --derived-from p", {"prod"}),
+        ("wvc add so", {"so"}),
     ],
 )
-def test_completion_imports_nothing_heavy(imported, words, offered):
+def test_completion_imports_nothing_heavy(imported, two, words, offered):
+    (two.path / ".wvc/recipes").mkdir()
+    (two.path / ".wvc/recipes/prod.toml").touch()
     count = len(words.split()) - 1
     code, out, heavy = imported(_WVC_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
 

@@ -21,10 +21,16 @@ _CHANGES = {
 
 
 @click.command("add")
-@click.argument("path")
+@click.argument("path", shell_complete=options.paths)
 @click.option("--task", required=True, type=options.TaskName(), help="The task's name.")
-@click.option("--codec", default="intdelta", show_default=True, help="How tensors are stored: intdelta or raw.")
-@click.option("--derived-from", multiple=True, metavar="TASK|RECIPE", help="What it was trained from, if not the base.")
+@options.codec
+@click.option(
+    "--derived-from",
+    multiple=True,
+    metavar="TASK|RECIPE",
+    shell_complete=options.tasks_and_recipes,
+    help="What it was trained from, if not the base.",
+)
 @click.option("--force-base", is_flag=True, help="Accept a checkpoint that looks like no fine-tune of this base.")
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
 @options.jobs

@@ -28,7 +28,13 @@ def _methods() -> str:
 @options.recipe
 @options.device
 @click.option("--max-shard-size", type=options.Size(), default="5GB", show_default=True, help="Bytes of a weight file.")
-@click.option("-o", "--output", metavar="DIR", help="Where to; `model` in the work tree by default.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    shell_complete=options.paths,
+    help="Where to; `model` in the work tree by default.",
+)
 @click.option("--force", is_flag=True, help="Replace a directory that wvc did not write.")
 @options.jobs
 @options.dry_run

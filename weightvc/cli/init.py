@@ -10,9 +10,15 @@ from weightvc.cli.context import Context, pass_context, share, size
 
 
 @click.command("init")
-@click.argument("directory", default=".", metavar="[DIR]")
-@click.option("--base", required=True, metavar="PATH", help="The base checkpoint: a file or a model directory.")
-@click.option("--codec", default="intdelta", show_default=True, help="How the base is stored: intdelta or raw.")
+@click.argument("directory", default=".", metavar="[DIR]", shell_complete=options.paths)
+@click.option(
+    "--base",
+    required=True,
+    metavar="PATH",
+    shell_complete=options.paths,
+    help="The base checkpoint: a file or a model directory.",
+)
+@options.codec
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
 @options.jobs
 @options.dry_run

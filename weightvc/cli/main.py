@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from weightvc.cli import exits
+from weightvc.cli import exits, options
 from weightvc.cli.context import Context
 from weightvc.util.errors import WeightvcError
 
@@ -80,7 +80,7 @@ def _shared(*, hidden: bool) -> list[click.Option]:
     )
     start = click.Option(
         ["-C", "start"], metavar="DIR", is_eager=True, expose_value=False, callback=_enter, hidden=hidden,
-        help="Run as if started in DIR.",
+        shell_complete=options.paths, help="Run as if started in DIR.",
     )  # fmt: skip
     return [start] + [
         click.Option(names, is_flag=True, expose_value=False, callback=_set, hidden=hide, help=text)

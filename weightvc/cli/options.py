@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
+
+CODECS = ("intdelta", "raw")
+"""The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -44,22 +47,55 @@ class TaskName(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Return the tasks whose manifests lie in the work tree; git is not asked, completion must be quick."""
         listed = incomplete.rpartition(",")
-        names = sorted(path.stem for path in _tracked("tasks").glob("*.json"))
         done = {item.partition("=")[0] for item in listed[0].split(",")}
         completion = import_module("click.shell_completion")
         return [
             completion.CompletionItem(f"{listed[0]}{listed[1]}{name}")
-            for name in names
+            for name in _tracked("tasks")
             if name.startswith(listed[2]) and name not in done
         ]
 
 
-def _tracked(kind: str) -> Path:
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the recipes in the work tree."""
+    return _starting(_tracked("recipes"), incomplete)
+
+
+def recipes_or_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the recipes in the work tree, or files if none matches."""
+    return recipes(ctx, param, incomplete) or paths(ctx, param, incomplete)
+
+
+def tasks_and_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the tasks and recipes in the work tree."""
+    return _starting(_tracked("tasks") + _tracked("recipes"), incomplete)
+
+
+def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the built-in merge methods."""
+    return _starting(import_module("weightvc.merge.table").METHODS, incomplete)
+
+
+def codecs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the built-in codecs."""
+    return _starting(CODECS, incomplete)
+
+
+def paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Let the shell complete files and directories."""
+    return [import_module("click.shell_completion").CompletionItem(incomplete, type="file")]
+
+
+def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _tracked(kind: str) -> list[str]:
+    """Return the names of the ``tasks`` or ``recipes`` whose files lie in the work tree."""
     here = Path.cwd()
-    for directory in [here, *here.parents]:
-        if (directory / ".wvc").is_dir():
-            return directory / ".wvc" / kind
-    return here / ".wvc" / kind
+    roots = (directory / ".wvc" for directory in [here, *here.parents])
+    root = next((root for root in roots if root.is_dir()), None)
+    return sorted(path.stem for path in (root / kind).iterdir()) if root and (root / kind).is_dir() else []
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -88,6 +124,14 @@ def jobs(function: F) -> F:
     )(function)
 
 
+def codec(function: F) -> F:
+    """Add ``--codec``."""
+    return click.option(
+        "--codec", default="intdelta", show_default=True, shell_complete=codecs,
+        help="How tensors are stored: intdelta or raw.",
+    )(function)  # fmt: skip
+
+
 def device(function: F) -> F:
     """Add ``--device``."""
     return click.option(
@@ -112,8 +156,14 @@ def recipe(function: F) -> F:
                 metavar="a,b=0.7",
                 help="Tasks with coefficients, in order; all by default.",
             ),
-            click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe, or a recipe file."),
-            click.option("--method", help="Merge method; `wvc checkout --help` lists them."),
+            click.option(
+                "--recipe",
+                "recipe_name",
+                metavar="NAME|FILE",
+                shell_complete=recipes_or_files,
+                help="A named recipe, or a recipe file.",
+            ),
+            click.option("--method", shell_complete=methods, help="Merge method; `wvc checkout --help` lists them."),
             click.option("-p", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Method parameter."),
             click.option("--dtype", type=click.Choice(DTYPES, case_sensitive=False), help="Cast the result."),
             click.option(

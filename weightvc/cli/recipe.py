@@ -26,7 +26,7 @@ def command() -> None:
 
 
 @command.command("save")
-@click.argument("name")
+@click.argument("name", shell_complete=options.recipes)
 @options.recipe
 @options.dry_run
 @pass_context
@@ -47,7 +47,7 @@ def list_(ctx: Context) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=options.recipes)
 @pass_context
 def show(ctx: Context, name: str) -> None:
     """Show one recipe."""
@@ -63,7 +63,7 @@ def show(ctx: Context, name: str) -> None:
 
 
 @command.command("rm")
-@click.argument("name")
+@click.argument("name", shell_complete=options.recipes)
 @options.dry_run
 @pass_context
 def remove(ctx: Context, name: str, dry_run: bool) -> None:

@@ -10,7 +10,7 @@ from weightvc.cli.context import Context, columns, pass_context
 
 
 @click.command("verify")
-@click.argument("path")
+@click.argument("path", shell_complete=options.paths)
 @click.option("--replay", is_flag=True, help="Build the model again from sources and compare.")
 @options.device
 @options.jobs
