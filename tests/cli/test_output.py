@@ -1,6 +1,7 @@
 """What people read: every command's whole output, volatile parts masked."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -372,6 +373,14 @@ def test_env(wvc):
         "wvc", "python", "platform", "cores", "git", "torch", "numpy", "zstandard", "xxhash", "blake3", "click",
         "GitPython", "rich",
     ]  # fmt: skip
+
+
+def test_env_has_the_version_of_git(wvc, monkeypatch, tmp_path):
+    said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout
+
+    assert said == f"git version {wvc('env', '--json').json['git']}\n"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "\ngit        not found\n" in wvc("env").out
 
 
 def test_the_version(wvc):

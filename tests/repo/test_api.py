@@ -1,5 +1,7 @@
 """The library as users import it."""
 
+from importlib import metadata
+
 import pytest
 import torch
 
@@ -17,6 +19,11 @@ def test_names_load_on_first_use():
         _ = weightvc.nothing
     with pytest.raises(AttributeError):
         _ = rooms.nothing
+
+
+def test_names_are_listed_before_they_are_loaded():
+    assert {*weightvc.__all__, "__version__", "__doc__"} <= set(dir(weightvc))
+    assert weightvc.__version__ == metadata.version("weightvc")
 
 
 def test_open_finds_the_repository_from_below(two):

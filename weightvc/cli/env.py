@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from shutil import which
@@ -32,8 +33,15 @@ def command(ctx: Context) -> None:
         python=platform.python_version(),
         platform=platform.platform(),
         cores=len(os.sched_getaffinity(0)),
-        git=which("git"),
+        git=_git(),
         packages={name: metadata.version(name) for name in _PACKAGES},
     )
     rows = [("wvc", result.wvc), ("python", result.python), ("platform", result.platform), ("cores", result.cores)]
     ctx.emit("env", result, columns([*rows, ("git", result.git or "not found"), *result.packages.items()]))
+
+
+def _git() -> str | None:
+    """Return git's version, ``None`` if there is no git that runs."""
+    git = which("git")
+    done = git and subprocess.run([git, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip().removeprefix("git version ") or None if done else None
