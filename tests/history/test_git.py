@@ -33,7 +33,7 @@ def test_discover_a_linked_worktree(repo, tmp_path):
 def test_no_repository(tmp_path, where):
     with pytest.raises(NotARepository, match="is not in a git repository") as caught:
         discover(tmp_path / where)
-    assert caught.value.hint == "run `wvc init --base PATH`"
+    assert caught.value.hint == "name a repository with -C DIR, or make one with `wvc init --base PATH`"
 
 
 def test_a_bare_repository_is_refused(tmp_path):

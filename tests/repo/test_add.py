@@ -343,3 +343,27 @@ def test_the_same_weights_with_another_file_are_staged(two, models, templates, t
     assert models.contents(tmp_path / "out") == models.contents(source)
     again = two.json("add", source, "--task", "alpha", "--codec", "raw")
     assert (again["change"], again["staged"]) == ("stored", True)
+
+
+def test_an_adapters_own_file_is_called_an_adapter(two, refused, tmp_path):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "other.safetensors"):
+        (tmp_path / name).write_text("{}")
+
+    refused(
+        two, 3, "add", tmp_path / "adapter_model.safetensors", "--task", "x",
+        says="a PEFT adapter, and adapters are not read yet",
+        hint="merge it into its base with peft's merge_and_unload and save that",
+    )  # fmt: skip
+    refused(two, 3, "add", tmp_path / "other.safetensors", "--task", "x", says="too short for a safetensors file")
+
+
+def test_names_of_models_on_a_hub(two, refused, wvc, tmp_path):
+    refused(
+        two, 3, "add", "Org/model-7B.v2", "--task", "x",
+        says="Org/model-7B.v2: no such file or directory; it looks like the name of a model on a hub",
+        hint="download it first, for example `hf download Org/model-7B.v2 --local-dir model-7B.v2`, and give that",
+    )  # fmt: skip
+    assert "`hf download org/base --local-dir base`" in wvc("init", tmp_path / "new", "--base", "org/base").err
+    (two.path / "org").mkdir()
+    for path in ("org/typo", "a/b/c", "/a/b", "a"):
+        refused(two, 3, "add", path, "--task", "x", says="no such file or directory\n", hint="check the path")

@@ -293,6 +293,14 @@ def test_relative_outputs_are_recorded_as_they_are(two):
     assert two.json("status")["outputs"] == [str(two.path / "b")]
 
 
+def test_where_no_directory_can_be(two, refused, tmp_path):
+    (tmp_path / "file").touch()
+
+    for where, why in ((f"{tmp_path}/file/out", "Not a directory"), ("/proc/nowhere/out", "No such file or directory")):
+        says = f"{where}: no directory can be made there ({why})"
+        refused(two, 3, "checkout", "-o", where, says=says, hint="name another one with -o DIR")
+
+
 def test_a_second_checkout_takes_the_place_of_the_first(two, models, templates, tmp_path):
     two.wvc("checkout", "-o", tmp_path / "out")
     two.wvc("checkout", "--tasks", "beta", "-o", tmp_path / "out")

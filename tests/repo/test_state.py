@@ -33,7 +33,10 @@ def test_outside_a_git_repository(wvc, tmp_path):
                     ["show", "HEAD"], ["diff", "a"], ["recipe", "list"], ["revert", "x"]):  # fmt: skip
         ran = wvc("-C", tmp_path, *command)
         assert (ran.code, ran.out) == (3, "")
-        assert ran.err == "wvc: . is not in a git repository\nhint: run `wvc init --base PATH`\n"
+        assert ran.err == (
+            f"wvc: {tmp_path} is not in a git repository\n"
+            "hint: name a repository with -C DIR, or make one with `wvc init --base PATH`\n"
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,9 +100,9 @@ def test_a_tampered_lock(two, refused, out):
 
 
 def test_directories_that_are_no_checkouts(two, refused, tmp_path):
-    for path in (tmp_path, tmp_path / "nowhere"):
+    for path, says in ((tmp_path, "no wvc.lock.json here"), (tmp_path / "nowhere", "no such directory")):
         refused(
-            two, 3, "verify", path, says=f"{path}: no wvc.lock.json here",
+            two, 3, "verify", path, says=f"{path}: {says}",
             hint="name a directory that `wvc checkout` wrote",
         )  # fmt: skip
 

@@ -77,11 +77,7 @@ def choose(root: Path) -> Weights:
     """
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-    if "adapter_config.json" in names:
-        raise BadInput(
-            f"{label(root)}: a PEFT adapter, and adapters are not read yet",
-            "merge it into its base with peft's merge_and_unload and save that",
-        )
+    refuse_adapter(root)
     chosen = _choose(root, names, "safetensors") or _choose(root, names, "torch")
     if chosen is None:
         raise BadInput(
@@ -89,6 +85,15 @@ def choose(root: Path) -> Weights:
             "give the directory that holds the model's weights",
         )
     return chosen
+
+
+def refuse_adapter(root: Path, file: str = "adapter_model") -> None:
+    """Raise :class:`BadInput` for a directory with a PEFT adapter, or for the adapter's own ``file`` in there."""
+    if file.startswith("adapter_model") and os.path.lexists(root / "adapter_config.json"):
+        raise BadInput(
+            f"{label(root)}: a PEFT adapter, and adapters are not read yet",
+            "merge it into its base with peft's merge_and_unload and save that",
+        )
 
 
 def _choose(root: Path, names: list[str], kind: Kind) -> Weights | None:

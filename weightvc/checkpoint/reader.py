@@ -1,15 +1,18 @@
 """Opening a checkpoint lazily: names, dtypes and shapes at once, bytes one tensor at a time."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from weightvc.checkpoint.directory import Kind, Weights, check_places, choose, kind_of, other_files
+from weightvc.checkpoint.directory import Kind, Weights, check_places, choose, kind_of, other_files, refuse_adapter
 from weightvc.checkpoint.files import label, map_file, regular_size
 from weightvc.checkpoint.header import Slot, parse_header
 from weightvc.objects.tensors import TensorSpec
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, NotFound
+
+_HUB_ID = re.compile(r"[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
 
 
 class Source(Protocol):
@@ -125,12 +128,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
         NotFound: there is nothing at ``path``.
         BadInput: it is not a checkpoint that can be read, is ambiguous, or holds no tensors.
     """
+    if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
+        raise NotFound(
+            f"{path}: no such file or directory; it looks like the name of a model on a hub",
+            f"download it first, for example `hf download {path} --local-dir {path.name}`, and give that directory",
+        )
     try:
         if path.is_dir():
             weights, root = choose(path), path
             extras = other_files(path, weights)
         else:
             regular_size(path)
+            refuse_adapter(path.parent, path.name)
             weights, root, extras = Weights(kind_of(path), (path.name,)), path.parent, {}
     except OSError as error:
         raise BadInput(f"{label(path)}: cannot be read ({error.strerror})", "check its permissions") from None

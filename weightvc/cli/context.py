@@ -34,7 +34,7 @@ class Context:
     def repository(self) -> "Handle":
         """Open the repository of the current directory; :class:`NotARepository` if there is none."""
         found: Handle
-        found, warnings = import_module("weightvc.repo.repository").open_handle(Path())
+        found, warnings = import_module("weightvc.repo.repository").open_handle(Path.cwd())
         self.note(warnings, "warning")
         return found
 

@@ -197,7 +197,10 @@ def discover(path: Path) -> GitDir:
     """
     found = locate(path) if path.is_dir() else None
     if found is None:
-        raise NotARepository(f"{path} is not in a git repository", "run `wvc init --base PATH`")
+        raise NotARepository(
+            f"{path} is not in a git repository",
+            "name a repository with -C DIR, or make one with `wvc init --base PATH`",
+        )
     return found
 
 

@@ -15,7 +15,7 @@ from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import compare
 from weightvc.repo.repository import TRACKED, Handle
 from weightvc.util import fsio
-from weightvc.util.errors import Conflict, NotFound, WeightvcError
+from weightvc.util.errors import Conflict, NotFound, RequestError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -32,7 +32,8 @@ def read_lock(directory: Path) -> Lock:
     """
     path = directory / locks.NAME
     if not fsio.is_regular(path):
-        raise NotFound(f"{directory}: no {locks.NAME} here", "name a directory that `wvc checkout` wrote")
+        what = f"no {locks.NAME} here" if directory.is_dir() else "no such directory"
+        raise NotFound(f"{directory}: {what}", "name a directory that `wvc checkout` wrote")
     return Lock.from_bytes(path.read_bytes(), str(path))
 
 
@@ -116,6 +117,7 @@ def building(final: Path, replaces: Files | None = None) -> Iterator[Path]:
 
     Raises:
         Conflict: files were added or changed meanwhile; ``final`` is then left as it is.
+        RequestError: there can be no directory.
     """
 
     def check(aside: Path) -> None:
@@ -126,16 +128,25 @@ def building(final: Path, replaces: Files | None = None) -> Iterator[Path]:
                 "move them away, or pass --force to replace the directory with all it holds",
             )
 
-    fsio.make_dirs(final.parent)
     made = fsio.beside(final, "wvc")
     try:
-        fsio.ops.mkdir(made)
+        _make(made, final)
         yield made
         for directory in [made, *sorted(p for p in made.rglob("*") if p.is_dir())]:
             fsio.sync_dir(directory)
         fsio.publish_dir(made, final, check)
     finally:
         fsio.remove_tree(made)
+
+
+def _make(made: Path, final: Path) -> None:
+    try:
+        fsio.make_dirs(made.parent)
+        fsio.ops.mkdir(made)
+    except OSError as error:
+        raise RequestError(
+            f"{final}: no directory can be made there ({error.strerror})", "name another one with -o DIR"
+        ) from error
 
 
 def hide(repo: Handle, directory: Path) -> None:

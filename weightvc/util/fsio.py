@@ -188,7 +188,7 @@ def remove_file(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory and all it holds; one that is not there is fine."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         ops.rmtree(path)
 
 
