@@ -85,6 +85,7 @@ def test_no_command_prints_help_and_is_a_usage_error(wvc):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("stauts",), "wvc: No such command 'stauts'. Did you mean 'status'?\nhint: see `wvc --help`\n"),
         (("nosuch",), "wvc: No such command 'nosuch'.\nhint: see `wvc --help`\n"),
         (("recipe", "nosuch"), "wvc: No such command 'nosuch'.\nhint: see `wvc recipe --help`\n"),
         (("add",), "wvc: Missing argument 'PATH'.\nhint: see `wvc add --help`\n"),

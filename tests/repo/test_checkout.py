@@ -341,7 +341,7 @@ REFUSED = [
     (("--recipe", "nobody"), 3, "no recipe 'nobody', and no file of that name; the recipes are: none", ""),
     (("--method", "magic"), 2, "there is no merge method 'magic'", "the methods are opcm-s, opcm"),
     (("-p", "beta=1"), 2, "method opcm-s has no parameter beta", "it takes alpha, other"),
-    (("-p", "alpha=1"), 2, "opcm-s: alpha=1 is out of range", "alpha is a number from 0 up to"),
+    (("-p", "alpha=1"), 2, "opcm-s: alpha cannot be 1", "alpha is a number from 0 up to"),
     (("-p", "alpha"), 2, "'alpha' is not KEY=VALUE", ""),
     (("-p", "=1"), 2, "'=1' is not KEY=VALUE", ""),
     (("--method", "linear", "-p", "x=1"), 2, "method linear has no parameter x", "it takes none"),
@@ -355,6 +355,15 @@ REFUSED = [
     (("--max-shard-size", "0"), 2, "'0' is less than one byte", ""),
     (("--jobs", "0"), 2, "0 is not in the range 1<=x<=256", ""),
     (("--on-int-mismatch", "guess"), 2, "'guess' is not one of 'error', 'base'", ""),
+    (
+        ("--method", "task_arithmetic", "-p", "scaling=hello"),
+        2,
+        "task_arithmetic: scaling cannot be hello",
+        "scaling is a finite number",
+    ),
+    (("--tasks", "alhpa"), 3, "no task 'alhpa' at", "did you mean alpha? run `wvc status` to see the tasks"),
+    (("--method", "OPMC"), 2, "there is no merge method 'OPMC'", "did you mean opcm? the methods are opcm-s, "),
+    (("alhpa",), 3, "no revision 'alhpa'", "did you mean alpha? `git log --all --oneline` shows the revisions"),
     (("nowhere",), 3, "no revision 'nowhere'", "`git log --all --oneline` shows the revisions"),
 ]
 

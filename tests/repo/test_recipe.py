@@ -139,7 +139,7 @@ def test_recipe_files_that_are_none(two, refused, tmp_path, text, says):
 def test_names_and_tasks_are_checked_before_anything_is_staged(two, refused, templates):
     two.wvc("add", templates.alpha, "--task", "new")
 
-    refused(two, 3, "recipe", "save", "../x", "--tasks", "alpha", says="'../x' cannot name a task")
+    refused(two, 3, "recipe", "save", "../x", "--tasks", "alpha", says="'../x' cannot name a recipe")
     refused(two, 3, "recipe", "save", "x", "--tasks", "nobody", says="no task 'nobody' at")
     refused(two, 3, "recipe", "save", "x", "--tasks", "new", says="task new is staged but not committed")
     refused(two, 2, "recipe", "save", "x", "--method", "magic", says="there is no merge method 'magic'")
@@ -147,6 +147,15 @@ def test_names_and_tasks_are_checked_before_anything_is_staged(two, refused, tem
         two, 3, "recipe", "show", "x", says="no recipe 'x'; the recipes are: none", hint="make one with `wvc recipe"
     )
     refused(two, 3, "recipe", "rm", "x", says="no recipe 'x'; the recipes are: none")
+
+
+def test_misspelt_recipes(two, refused):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    hint = "did you mean prod? make one with `wvc recipe save NAME --tasks a,b`"
+    refused(two, 3, "recipe", "show", "Prd", says="no recipe 'Prd'; the recipes are: prod", hint=hint)
+
+    two.wvc("commit", "-m", "Save it")
+    refused(two, 3, "checkout", "--recipe", "pord", says="no recipe 'pord', and no file", hint="did you mean prod? run")
 
 
 def test_the_library_keeps_recipes_too(two):

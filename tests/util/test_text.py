@@ -1,6 +1,6 @@
 import pytest
 
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed, meant, printable
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_lists_are_cut_at_ten():
     assert listed(["a", "b\x1b"]) == "a, b\\u001b"
     assert listed([str(n) for n in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+
+
+def test_misspellings_are_guessed_before_the_hint():
+    assert meant("Alhpa", {"alpha": 1, "beta": 2}, "look") == "did you mean alpha? look"
+    assert meant("gamma", ["alpha\x1b"], "look") == meant("x", [], "look") == "look"
+    assert meant("alpha", ["alpha\x1b"], "look") == "did you mean alpha\\u001b? look"

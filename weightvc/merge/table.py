@@ -15,7 +15,7 @@ from weightvc.merge.params import MAX_PATTERNS, TYPES, Param
 from weightvc.objects.recipe import Scalar
 from weightvc.util import plugins
 from weightvc.util.errors import NotFound, UsageError
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed, meant, printable
 
 if TYPE_CHECKING:
     from weightvc.merge.method import Fold
@@ -149,7 +149,7 @@ def _value(method: str, param: Param, given: Scalar) -> Scalar:
         return param.parse(given)
     except ValueError:
         shown = printable(str(given))[:60]
-        raise UsageError(f"{method}: {param.name}={shown} is out of range", f"{param.name} is {param.range}") from None
+        raise UsageError(f"{method}: {param.name} cannot be {shown}", f"{param.name} is {param.range}") from None
 
 
 def _kind(name: str) -> Any:
@@ -161,7 +161,8 @@ def _kind(name: str) -> Any:
         return plugins.load(GROUP, name)
     except NotFound:
         shown = printable(name)[:80]
-        raise UsageError(f"there is no merge method {shown!r}", f"the methods are {listed(list(METHODS))}") from None
+        hint = meant(name, METHODS, f"the methods are {listed(list(METHODS))}")
+        raise UsageError(f"there is no merge method {shown!r}", hint) from None
 
 
 def _describe(name: str, kind: Any) -> MethodInfo:

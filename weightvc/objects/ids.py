@@ -46,8 +46,8 @@ def is_task_name(name: str) -> bool:
     return _TASK.fullmatch(name) is not None and not bad
 
 
-def task_name(name: str) -> str:
-    """Return ``name`` if it may name a task or a recipe.
+def task_name(name: str, kind: str = "task") -> str:
+    """Return ``name`` if it may name a task or a recipe; ``kind`` says which in the message.
 
     Raises:
         BadInput: it does not match ``[a-z0-9][a-z0-9._-]{0,63}``, holds ``..``, ends in ``.`` or ``.lock``, or
@@ -55,7 +55,7 @@ def task_name(name: str) -> str:
     """
     if not is_task_name(name):
         raise BadInput(
-            f"{printable(name)!r} cannot name a task",
+            f"{printable(name)!r} cannot name a {kind}",
             "use 1 to 64 of a-z 0-9 . _ -, starting with a letter or digit, for example: customer-x",
         )
     return name

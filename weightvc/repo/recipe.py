@@ -10,7 +10,7 @@ from weightvc.repo.repository import TRACKED, Handle, recipe_path
 from weightvc.repo.resolve import Request
 from weightvc.repo.state import load
 from weightvc.util.errors import NotFound
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed, meant, printable
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class NamedRecipe:
 
 def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) -> NamedRecipe:
     """Stage a recipe under ``name``, replacing one of that name. Its tasks and parameters are checked first."""
-    task_name(name)
+    task_name(name, "recipe")
     recipe = resolve.resolve(repo, request).recipe
     if not dry_run:
         stage.put(repo, recipe_path(name), recipe.to_bytes())
@@ -71,7 +71,7 @@ def _find(repo: Handle, name: str) -> tuple[Recipe, bool]:
     if name not in recipes:
         raise NotFound(
             f"no recipe {printable(name)!r}; the recipes are: {_or_none(sorted(recipes))}",
-            "make one with `wvc recipe save NAME --tasks a,b`",
+            meant(name, recipes, "make one with `wvc recipe save NAME --tasks a,b`"),
         )
     return recipes[name]
 

@@ -15,7 +15,7 @@ from weightvc.repo import stage
 from weightvc.repo.repository import Handle, recipe_path, task_path
 from weightvc.repo.state import State, load, load_commit
 from weightvc.util.errors import NotFound, UsageError, WeightvcError
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed, meant, printable
 
 if TYPE_CHECKING:  # it needs torch, and recipes are kept without
     from weightvc.merge.method import Fold
@@ -76,13 +76,13 @@ def resolve(repo: Handle, request: Request) -> Resolved:
 def _state(repo: Handle, rev: str) -> State:
     try:
         return load(repo, rev)
-    except NotFound:
+    except NotFound as error:
         head = load(repo)
         for kind, known in (("task", head.tasks), ("recipe", head.recipes)):
             if rev in known:
                 option = "--tasks" if kind == "task" else "--recipe"
                 raise NotFound(f"{rev} is a {kind}, not a revision", f"pass {option} {rev}") from None
-        raise
+        raise NotFound(error.what, meant(rev, [*head.tasks, *head.recipes], error.hint)) from None
 
 
 def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
@@ -160,5 +160,5 @@ def _named(repo: Handle, state: State, name: str) -> Recipe:
     known = listed(sorted(state.recipes)) or "none"
     raise NotFound(
         f"no recipe {printable(name)!r}, and no file of that name; the recipes are: {known}",
-        "run `wvc recipe list`, or `wvc recipe save NAME --tasks a,b`",
+        meant(name, state.recipes, "run `wvc recipe list`, or `wvc recipe save NAME --tasks a,b`"),
     )

@@ -11,7 +11,7 @@ from weightvc.objects.recipe import Recipe, Weighted
 from weightvc.objects.removal import Removal
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle
 from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound
-from weightvc.util.text import listed, printable
+from weightvc.util.text import listed, meant, printable
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class State:
     def task(self, name: str) -> Manifest:
         """Return a task's manifest; an unknown task is a :class:`NotFound` that says what is known."""
         if name not in self.tasks:
-            raise NotFound(self._unknown(name), "run `wvc status` to see the tasks")
+            raise NotFound(self._unknown(name), meant(name, self.tasks, "run `wvc status` to see the tasks"))
         return self.tasks[name]
 
     def _unknown(self, name: str) -> str:

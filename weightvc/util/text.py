@@ -1,6 +1,7 @@
 """Names from outside, made safe to show, and counted lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from weightvc.util.errors import UsageError
 
@@ -26,3 +27,9 @@ def listed(names: Sequence[str]) -> str:
     """Join ``names``, cut at ten with a count of the rest."""
     shown = ", ".join(printable(name) for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def meant(name: str, known: Iterable[str], hint: str) -> str:
+    """Return ``hint``, after the one of ``known`` names that ``name`` is a misspelling of, if there is one."""
+    close = get_close_matches(name.lower(), list(known), 1)
+    return f"did you mean {printable(close[0])}? {hint}" if close else hint
