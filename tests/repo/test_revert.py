@@ -216,6 +216,7 @@ def test_a_dry_run(family, tmp_path):
     assert family.json("revert", "beta", "-n", "--no-rebuild")["would_rebuild"] == []
     lines = family.wvc("revert", "beta", "-n").splitlines()
     assert lines[:2] == ["would take out beta, and change the recipes: prod, rest", f"would rebuild out in {out}"]
+    assert lines[2:4] == [f"would compute recipe {name} to compare, nothing on disk" for name in ("prod", "rest")]
     lines = family.wvc("revert", "grand", "-n").splitlines()
     assert lines[0] == "would take out grand, and change the recipes: none"
     assert family.everything() == before

@@ -11,7 +11,8 @@ from weightvc.cli.context import Context, pass_context, size
 from weightvc.util.text import listed
 
 if TYPE_CHECKING:
-    from weightvc.repo.revert import Reverted
+    from weightvc.repo.rebuild import Rebuilt
+    from weightvc.repo.revert import Planned, Reverted
 
 
 @click.command("revert")
@@ -53,15 +54,19 @@ def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
     if result.dependants:
         yield f"kept tasks that derive from it: {listed(result.dependants)}"
     for planned in result.would_rebuild:
-        yield f"would rebuild {planned.recipe}" + (f" in {planned.output}" if planned.output else "")
+        yield f"would {'rebuild' if planned.output else 'compute'} {_where(planned)}"
     for rebuilt in result.rebuilt:
-        where = f" in {rebuilt.output}" if rebuilt.output else ""
         left = "" if rebuilt.tasks else " (no task is left: the base)"
-        yield f"rebuilt {rebuilt.recipe}{where}: {rebuilt.after[:16]}{left}, equal to a build that never had the task"
+        done = "rebuilt" if rebuilt.output else "computed"
+        yield f"{done} {_where(rebuilt)}: {rebuilt.after[:16]}{left}, equal to a build that never had the task"
     if result.same:
         yield f"the same weights are still task {listed(result.same)}"
     if result.kept_bytes:
         yield f"history still holds it: its {size(result.kept_bytes)} stay in the store until a purge"
+
+
+def _where(model: "Planned | Rebuilt") -> str:
+    return f"{model.recipe} in {model.output}" if model.output else f"recipe {model.recipe} to compare, nothing on disk"
 
 
 def _first(result: "Reverted") -> str:
