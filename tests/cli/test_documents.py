@@ -103,7 +103,7 @@ def test_members_of_members(documents):
     assert keys(documents["revert"]["rebuilt"][0]) >= {"recipe", "before", "after"}
     line = {"task", "version", "added", "bytes", "stored_bytes"}
     assert keys(documents["status"]["tasks"][0]) == keys(documents["show-revision"]["tasks"][0]) == line
-    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed"}
+    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes"}
     assert keys(documents["log"]["commits"][0]) == keys(documents["show-revision"]["commit"]) == commit
     assert documents["log"]["lineage"] == {"alpha": [], "beta": [], "more": []}
     figures = {"name", "tensors", "changed_a", "norm_a", "changed_b", "norm_b", "cosine", "sign_conflict", "differing"}

@@ -164,7 +164,7 @@ def test_log(family, told):
 
     assert told("log") == (
         "ID  TIME  wvc revert: take out child  -child\n"
-        "ID  TIME  Save prod\n"
+        "ID  TIME  Save prod  +prod (recipe)\n"
         "ID  TIME  Add child  +child\n"
         "ID  TIME  Add beta  +beta\n"
         "ID  TIME  Add alpha  +alpha\n"
@@ -209,7 +209,7 @@ def test_show_a_revision(told):
     assert told("show", "HEAD~1") == (
         "commit ID\nAda <ada@example.com>  TIME\n    Add child\nadded: child\ntasks: alpha, beta, child\n"
     )
-    assert told("show", "HEAD").endswith("    Save prod\ntasks: alpha, beta, child\nrecipes: prod\n")
+    assert told("show", "HEAD").endswith("    Save prod\nrecipes new: prod\ntasks: alpha, beta, child\nrecipes: prod\n")
     assert told("show", "HEAD~4").endswith("    wvc init: base base\ntasks: none\n")
 
 
@@ -313,7 +313,8 @@ def test_revert_of_the_last_task(told, two):
 
     assert told("revert", "alpha") == (
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
-        "computed recipe default to compare, nothing on disk: ID (no task is left: the base), equal to a build that never had the task\n"
+        "computed recipe default to compare, nothing on disk: ID (no task is left: the base), "
+        "equal to a build that never had the task\n"
         "history still holds it: its SIZE stay in the store until a purge\n"
     )
 

@@ -28,6 +28,32 @@ def test_each_commit_says_what_it_did(two, templates):
     assert lines[0].time == two.git("log", "-1", "--format=%aI", "HEAD~1").replace("Z", "+00:00")
 
 
+def test_recipes(two):
+    two.wvc("recipe", "save", "one", "--tasks", "alpha")
+    two.wvc("recipe", "save", "two", "--tasks", "beta")
+    two.wvc("commit", "-m", "New")
+    two.wvc("recipe", "rm", "one")
+    two.wvc("recipe", "save", "two", "--tasks", "alpha,beta")
+    two.wvc("commit", "-m", "Other")
+    two.wvc("revert", "alpha", "--no-rebuild", "-m", "Out")
+
+    lines = list(two.api().log(limit=4))
+
+    assert [(line.subject, line.recipes) for line in lines] == [
+        ("Out", {"two": "changed"}),
+        ("Other", {"one": "removed", "two": "changed"}),
+        ("New", {"one": "new", "two": "new"}),
+        ("Add beta", {}),
+    ]
+    marks = [line[35:] for line in two.wvc("log", "--limit", "3").splitlines()]
+    assert marks == [
+        "Out  -alpha ~two (recipe)",
+        "Other  -one (recipe) ~two (recipe)",
+        "New  +one (recipe) +two (recipe)",
+    ]
+    assert "\n    Other\nrecipes changed: two\nrecipes removed: one\ntasks: " in two.wvc("show", "HEAD~1")
+
+
 def test_one_task(two, templates):
     two.put("alpha", templates.beta)
     two.wvc("revert", "alpha", "--no-rebuild")

@@ -14,6 +14,8 @@ from weightvc.util.text import listed
 if TYPE_CHECKING:
     from weightvc.repo.log import LogLine
 
+_SIGNS = {"new": "+", "changed": "~", "removed": "-"}
+
 
 @dataclass(frozen=True)
 class _Log:
@@ -27,7 +29,10 @@ class _Log:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N commits.")
 @pass_context
 def command(ctx: Context, task: str | None, graph: bool, limit: int | None) -> None:
-    """Show the commits that changed tasks or recipes, newest first; those of one TASK if named."""
+    """Show the commits that changed tasks or recipes, newest first; those of one TASK if named.
+
+    A + stands before what a commit added, a ~ before what it changed, a - before what it removed.
+    """
     repository = ctx.repository()
     result = _Log(tuple(repo.log.log(repository, task, limit=limit)), repo.log.lineage(repository))
     ctx.emit("log", result, _graph(result.lineage) if graph else _lines(result))
@@ -37,6 +42,7 @@ def _lines(result: _Log) -> Iterator[str]:
     for line in result.commits:
         marks = [f"+{name}" for name in line.added] + [f"~{name}" for name in line.changed]
         marks += [f"-{name}" for name in line.removed]
+        marks += [f"{_SIGNS[what]}{name} (recipe)" for name, what in line.recipes.items()]
         yield f"{line.commit[:12]}  {line.time[:19]}  {line.subject}  {' '.join(marks)}".rstrip()
 
 

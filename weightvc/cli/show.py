@@ -56,6 +56,9 @@ def _revision(shown: "ShownRevision") -> Iterator[str]:
     for what in ("added", "changed", "removed"):
         if names := getattr(shown.commit, what):
             yield f"{what}: {listed(names)}"
+    for what in ("new", "changed", "removed"):
+        if names := [name for name, happened in shown.commit.recipes.items() if happened == what]:
+            yield f"recipes {what}: {listed(names)}"
     yield f"tasks: {listed([task.task for task in shown.tasks]) or 'none'}"
     if shown.recipes:
         yield f"recipes: {listed(shown.recipes)}"

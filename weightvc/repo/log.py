@@ -16,7 +16,10 @@ _LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 @dataclass(frozen=True)
 class LogLine:
-    """One commit. The tuples name the tasks that it added, changed and removed, against its first parent."""
+    """One commit. The tuples name the tasks that it added, changed and removed, against its first parent.
+
+    ``recipes`` maps a named recipe to ``new``, ``changed`` or ``removed``.
+    """
 
     commit: str
     time: str
@@ -26,6 +29,7 @@ class LogLine:
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    recipes: dict[str, str]
 
 
 def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | None = None) -> Iterator[LogLine]:
@@ -39,28 +43,40 @@ def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | N
     entries = list(repo.git.log(rev, paths, limit))
     if task is not None and not entries:
         state.task(task)
-    tasks_of = cache(partial(_tasks, repo))  # a commit is most often the parent of another
-    return (_line(entry, tasks_of) for entry in entries)
+    files_of = cache(partial(_files, repo))  # a commit is most often the parent of another
+    return (_line(entry, files_of) for entry in entries)
 
 
 def show(repo: Handle, commit: str) -> LogLine:
     """Return what one commit, given by its full id, did to tasks."""
-    return _line(next(repo.git.log(commit, max_count=1)), partial(_tasks, repo))
+    return _line(next(repo.git.log(commit, max_count=1)), partial(_files, repo))
 
 
-def _line(entry: LogEntry, tasks_of: Callable[[str], dict[str, str]]) -> LogLine:
-    after = tasks_of(entry.commit)
-    before = tasks_of(entry.parents[0]) if entry.parents else {}
+def _line(entry: LogEntry, files_of: Callable[[str], dict[str, str]]) -> LogLine:
+    after = files_of(entry.commit)
+    before = files_of(entry.parents[0]) if entry.parents else {}
+    tasks = _changes(before, after, f"{TRACKED}/tasks/", ".json")
     return LogLine(
         commit=entry.commit,
         time=datetime.fromtimestamp(min(entry.time, _LAST), UTC).isoformat(),
         author=entry.author,
         subject=entry.subject,
         parents=entry.parents,
-        added=tuple(sorted(after.keys() - before.keys())),
-        changed=tuple(sorted(n for n in after.keys() & before.keys() if after[n] != before[n])),
-        removed=tuple(sorted(before.keys() - after.keys())),
+        added=tuple(name for name, what in tasks.items() if what == "new"),
+        changed=tuple(name for name, what in tasks.items() if what == "changed"),
+        removed=tuple(name for name, what in tasks.items() if what == "removed"),
+        recipes=_changes(before, after, f"{TRACKED}/recipes/", ".toml"),
     )
+
+
+def _changes(before: dict[str, str], after: dict[str, str], prefix: str, suffix: str) -> dict[str, str]:
+    """Return what happened to each file below ``prefix`` that is not the same, by its name there."""
+    found = {}
+    for path in sorted(before.keys() | after.keys()):
+        if path.startswith(prefix) and before.get(path) != after.get(path):
+            what = "new" if path not in before else "changed" if path in after else "removed"
+            found[path.removeprefix(prefix).removesuffix(suffix)] = what
+    return found
 
 
 def lineage(repo: Handle, rev: str = "HEAD") -> dict[str, tuple[str, ...]]:
@@ -68,7 +84,5 @@ def lineage(repo: Handle, rev: str = "HEAD") -> dict[str, tuple[str, ...]]:
     return {name: tuple(p.task for p in task.lineage) for name, task in load(repo, rev).tasks.items()}
 
 
-def _tasks(repo: Handle, commit: str) -> dict[str, str]:
-    prefix = f"{TRACKED}/tasks/"
-    tree = repo.git.read_tree(commit, prefix)
-    return {path.removeprefix(prefix).removesuffix(".json"): blob for path, blob in tree.items()}
+def _files(repo: Handle, commit: str) -> dict[str, str]:
+    return repo.git.read_tree(commit, f"{TRACKED}/")
