@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightvc.checkpoint.card import LICENCES, CardTask, front_matter, merge_card, strictest
+from weightvc.checkpoint.card import LICENCES, CardTask, front_matter, merge_card, strictest, title
 
 BASE = b"---\nlanguage: en\nlicense: apache-2.0\nbase_model: nreimers/MiniLM-L6\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\ntags:\n- x\n---\n# hello\n"  # noqa: E501
 
@@ -143,3 +143,20 @@ def test_front_matter_keeps_what_is_used_only():
 @settings(max_examples=150, deadline=None)
 def test_no_card_makes_it_fail(data):
     yaml.safe_load(card(base_card=b"---\nlicense: " + data + b"\n---\n").split("---\n")[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (b"# Tiny\n", "Tiny"),
+        (BASE, "hello"),
+        (b"---\nx: 1\n# no title\n---\ntext\n## Part\n# All-MiniLM L6 (v2.1)\r\n# Second\n", "All-MiniLM L6 (v2.1)"),
+        ("# Modèle\n".encode(), "Modèle"),
+        (b"# [link](http://x)\n# <b>\n# \xff\n#Tight\n", None),
+        (b"# " + b"a" * 97, None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_titles(text, name):
+    assert title(text) == name

@@ -66,6 +66,7 @@ def test_a_merge_carries_the_bases_other_files_and_a_card(two, models, templates
     for name in set(models.files) - {"README.md"}:
         assert found[name] == base[name]
     card = found["README.md"].decode()
+    assert f"\nMade by weightvc from Tiny ({two.json('status')['base']}) with the method `opcm-s`.\n" in card
     versions = [two.manifest(task)["version"][:12] for task in ("alpha", "beta")]
     assert card.startswith(
         "---\nbase_model:\n- example/tiny\nbase_model_relation: merge\ntags:\n- weightvc\n- merge\n"
@@ -291,6 +292,18 @@ def test_relative_outputs_are_recorded_as_they_are(two):
     two.wvc("checkout", "-o", "a/../b")
 
     assert two.json("status")["outputs"] == [str(two.path / "b")]
+
+
+def test_the_card_names_a_base_of_one_file(repository, models, templates, tmp_path):
+    base = models.write(tmp_path / "in", models.base()) / "tiny-v1.safetensors"
+    (tmp_path / "in/model.safetensors").rename(base)
+    one = repository(base)
+    one.put("alpha", templates.alpha / "model.safetensors")
+
+    one.wvc("checkout", "--tasks", "alpha=0.5", "-o", tmp_path / "out")
+
+    version = one.json("status")["base"]
+    assert f"from tiny-v1.safetensors ({version}) with" in (tmp_path / "out/README.md").read_text()
 
 
 def test_where_no_directory_can_be(two, refused, tmp_path):

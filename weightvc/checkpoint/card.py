@@ -32,6 +32,7 @@ strong copyleft, restricted use, no derivatives or no commerce. One that is not 
 
 _FRONT = re.compile(rb"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _KEYS = re.compile(rb"^(?:license|base_model|library_name|pipeline_tag):[^\n]*(?:\n(?:[ \t-][^\n]*)?)*", re.MULTILINE)
+_TITLE = re.compile(r"^# +([^\W_][\w .,:+/()-]{0,95})\r?$", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?", re.ASCII)
 
@@ -109,6 +110,12 @@ def front_matter(card: bytes | None) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def title(card: bytes | None) -> str | None:
+    """Return a card's first heading, by custom the name of its model; ``None`` if there is none of plain text."""
+    found = _TITLE.search(_FRONT.sub(b"", card[:MAX_CARD], 1).decode(errors="replace")) if card else None
+    return found[1].strip() if found else None
 
 
 def strictest(licences: Iterable[str]) -> str:

@@ -188,9 +188,10 @@ class Builder:
             for weighted, manifest in zip(recipe.tasks, self._resolved.tasks, strict=True)
         ]
         base = self._resolved.state.base
-        return card.merge_card(
-            base=base.version, base_card=self._readme(base), tasks=tasks, method=recipe.method, params=recipe.params
-        )
+        readme, files = self._readme(base), {entry.spec.name for entry in base.headers} - {"model.safetensors"}
+        name = card.title(readme) or (files.pop() if len(files) == 1 else None)
+        called = f"{name} ({base.version})" if name else base.version
+        return card.merge_card(base=called, base_card=readme, tasks=tasks, method=recipe.method, params=recipe.params)
 
     def _readme(self, manifest: Manifest) -> bytes | None:
         entry = next((e for e in manifest.files if e.spec.name == "README.md"), None)
