@@ -65,7 +65,9 @@ ALL = {
     "init": {"repository", "base", "commit", "warnings"},
     "add": {*PINNED["add"], "relative_norm", "notes", "staged", "peak_bytes", "change"},
     "commit": {"commit", "tasks", "recipes", "warnings"},
-    "status": {"repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories"},
+    "status": {
+        "repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories", "edited",
+    },
     "log": {"commits", "lineage"},
     "show": {
         "task", "uuid", "version", "added", "base", "source", "lineage", "tensors", "dtypes", "codecs", "files",

@@ -153,6 +153,32 @@ def test_status_of_what_is_checked_out(family, told, templates, tmp_path):
     )
 
 
+def test_files_edited_by_hand_are_named(family, told):
+    assert family.json("status")["edited"] == []
+    prod, beta = family.path / ".wvc/recipes/prod.toml", family.path / ".wvc/tasks/beta.json"
+    prod.write_text(prod.read_text().replace("beta=0.5", "beta=0.9"))
+    beta.unlink()
+    (family.path / ".wvc/recipes/mine.toml").write_text("x")
+
+    assert told("status").partition("recipes: prod\n")[2] == (
+        "\nedited in the work tree, and not used until committed:\n"
+        "  .wvc/recipes/mine.toml\n  .wvc/recipes/prod.toml\n  .wvc/tasks/beta.json\n"
+        "record it with `git commit`, or undo it with `git restore`\n"
+    )
+    ran = family.run("checkout", "--recipe", "prod", "-n")
+    assert "alpha + beta=0.5" in ran.out
+    says = (
+        "note: edited in the work tree, and not used until committed: .wvc/recipes/mine.toml, .wvc/recipes/prod.toml, "
+    )
+    assert ran.err == f"{says}.wvc/tasks/beta.json\n"
+    assert "edited" not in family.run("checkout", "HEAD~1", "-n").err
+    (family.path / ".wvc/recipes/mine.toml").unlink()
+    family.git("restore", ".")
+    assert family.json("status")["edited"] == []
+    family.git("sparse-checkout", "set", "--no-cone", "/nothing")
+    assert family.json("status")["edited"] == []
+
+
 def test_staging_what_is_committed_already_is_no_change(family):
     family.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
 

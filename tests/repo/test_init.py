@@ -191,3 +191,14 @@ def test_what_another_process_makes_meanwhile_is_not_removed(wvc, templates, tmp
     assert (ran.code, ran.out) == (3, "")
     assert f"another process makes a repository at {path}\nhint: look at it with `wvc status`" in ran.err
     assert weightvc.open(path).fsck(full=True).ok
+
+
+def test_git_may_hash_with_sha256(wvc, sandbox, templates, tmp_path):
+    subprocess.run(["git", "init", "-q", "--object-format=sha256", str(tmp_path / "new")], check=True)
+    assert wvc("init", tmp_path / "new", "--base", templates.base).code == 0
+    made = sandbox(tmp_path / "new")
+    assert made.json("status")["edited"] == []
+
+    (made.path / ".wvc/config.toml").write_text("")
+
+    assert made.json("status")["edited"] == [".wvc/config.toml"]

@@ -41,6 +41,11 @@ def _lines(result: "Status") -> Iterator[str]:
     if result.recipes:
         yield f"recipes: {', '.join(result.recipes)}"
     yield from _staged(result)
+    if result.edited:
+        yield ""
+        yield "edited in the work tree, and not used until committed:"
+        yield from (f"  {path}" for path in result.edited)
+        yield "record it with `git commit`, or undo it with `git restore`"
     if result.directories:
         yield ""
         yield "checked out:"

@@ -13,6 +13,7 @@ from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
+from weightvc.repo.status import edited
 from weightvc.util import fsio
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
@@ -79,6 +80,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     result = _preview(resolved, builder.plan(), directory, options.jobs)
     if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
         result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
+    if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
+        result.notes.append(f"edited in the work tree, and not used until committed: {listed(paths)}")
     if options.dry_run:
         return result
     output.hide(repo, directory)

@@ -1,12 +1,14 @@
-"""Status: what is committed, what is staged, and what checkout wrote."""
+"""Status: what is committed, what is staged, what somebody edited by hand, and what checkout wrote."""
 
+import hashlib
 from dataclasses import dataclass
 
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage, stale
-from weightvc.repo.repository import Handle
+from weightvc.repo.repository import TRACKED, Handle
 from weightvc.repo.stale import Output
 from weightvc.repo.state import load
+from weightvc.util import fsio
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Status:
     """``staged`` maps a tracked path to ``new``, ``changed`` or ``removed``; ``tasks`` are in the default order.
 
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
+    ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them.
     """
 
     repository: str
@@ -36,6 +39,7 @@ class Status:
     staged: dict[str, str]
     outputs: tuple[str, ...]
     directories: tuple[Output, ...]
+    edited: tuple[str, ...]
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -67,4 +71,22 @@ def status(repo: Handle) -> Status:
         staged=staged,
         outputs=tuple(directory.path for directory in directories),
         directories=directories,
+        edited=edited(repo, state.commit),
     )
+
+
+def edited(repo: Handle, commit: str) -> tuple[str, ...]:
+    """Return the paths below `.wvc` whose files in the work tree are not those of ``commit``; none without `.wvc`."""
+    top = repo.git.work_tree
+    if not (top / TRACKED).is_dir():
+        return ()
+    tree = repo.git.read_tree(commit)
+    there = {path.relative_to(top).as_posix() for path in (top / TRACKED).rglob("*") if fsio.is_regular(path)}
+    same = {path for path in there & tree.keys() if _blob_id((top / path).read_bytes(), tree[path]) == tree[path]}
+    return tuple(sorted((tree.keys() | there) - same))
+
+
+def _blob_id(data: bytes, like: str) -> str:
+    """Return git's id of a file's bytes: hashed with a header by the algorithm that gave the id ``like``."""
+    kind = "sha1" if len(like) == 40 else "sha256"
+    return hashlib.new(kind, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
