@@ -367,3 +367,18 @@ def test_names_of_models_on_a_hub(two, refused, wvc, tmp_path):
     (two.path / "org").mkdir()
     for path in ("org/typo", "a/b/c", "/a/b", "a"):
         refused(two, 3, "add", path, "--task", "x", says="no such file or directory\n", hint="check the path")
+
+
+def test_many_names_are_listed_on_request(two, models, tmp_path):
+    names = [f"head.{n:03}" for n in range(120)]
+    source = models.write(tmp_path / "x", {**models.base(), **{name: torch.ones(1) for name in names}})
+    short = "head.000, head.001, head.002 and 117 more (-v lists them)"
+
+    note = f"note: 120 tensors that the base does not have, stored whole: {short}\n"
+    assert two.run("add", source, "--task", "x").err == note
+    assert two.run("-v", "add", source, "--task", "x").err == note.replace(short, ", ".join(names))
+    two.json("commit", "-m", "x")
+    goes = "note: task x: 120 tensors that the base does not have go to heads/x.safetensors: "
+    assert two.run("checkout", "-n").err == f"{goes}{short}\n"
+    assert two.run("checkout", "-n", "-v").err == f"{goes}{', '.join(names)}\n"
+    assert two.json("checkout", "-n")["notes"] == [f"{goes}{short}"[6:]]

@@ -1,6 +1,6 @@
 import pytest
 
-from weightvc.util.text import listed, meant, printable
+from weightvc.util.text import Note, listed, meant, printable
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_misspellings_are_guessed_before_the_hint():
     assert meant("Alhpa", {"alpha": 1, "beta": 2}, "look") == "did you mean alpha? look"
     assert meant("gamma", ["alpha\x1b"], "look") == meant("x", [], "look") == "look"
     assert meant("alpha", ["alpha\x1b"], "look") == "did you mean alpha\\u001b? look"
+
+
+def test_notes_have_a_few_names_and_all_of_them():
+    few, many = Note("two left out", ["a", "b\x1b"]), Note("5 left out", list("abcde"))
+
+    assert few == few.full == "two left out: a, b\\u001b"
+    assert (many, many.full) == ("5 left out: a, b, c and 2 more (-v lists them)", "5 left out: a, b, c, d, e")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import printable
+from weightvc.util.text import Note, printable
 
 if TYPE_CHECKING:
     from weightvc.repo.repository import Handle
@@ -61,7 +61,8 @@ class Context:
         """Print notes or warnings for people on standard error; ``-q`` is about notes only."""
         if not self.json and not (self.quiet and label == "note"):
             for text in notes:
-                click.echo(f"{label}: {printable_lines(text)}", err=True)
+                shown = text.full if self.verbose and isinstance(text, Note) else text
+                click.echo(f"{label}: {printable_lines(shown)}", err=True)
 
     def fail(self, kind: str, what: str, hint: str) -> None:
         """Print an error: for people on standard error, and as a document under ``--json``."""

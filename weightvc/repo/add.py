@@ -23,7 +23,7 @@ from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
 from weightvc.util.errors import BadInput, NotFound
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed, printable
+from weightvc.util.text import Note, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -235,21 +235,19 @@ def _reshaped(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> lis
 
 def _notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[str]:
     """Return a sentence for each way in which the checkpoint is not laid out as the base."""
-    notes = []
+    notes: list[str] = []
     if matched.prefix:
         side = "the base" if matched.side == "base" else "this checkpoint"
         notes.append(f"names matched after the prefix {printable(matched.prefix)!r} that only {side} carries")
     new = [name for name in checkpoint.tensors if name not in matched.names]
     if new:
-        notes.append(f"{len(new)} tensors that the base does not have, stored whole: {listed(new)}")
+        notes.append(Note(f"{len(new)} tensors that the base does not have, stored whole", new))
     if reshaped := _reshaped(checkpoint, base, matched):
-        notes.append(
-            f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges: "
-            f"{listed(reshaped)}"
-        )
+        said = f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges"
+        notes.append(Note(said, reshaped))
     missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))
     if missing:
-        notes.append(f"{len(missing)} tensors of the base are missing: {listed(missing)}")
+        notes.append(Note(f"{len(missing)} tensors of the base are missing", missing))
     return notes
 
 

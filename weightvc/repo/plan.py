@@ -11,7 +11,7 @@ from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
 from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
 from weightvc.util.errors import Conflict
-from weightvc.util.text import listed, printable
+from weightvc.util.text import Note, printable
 
 Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
@@ -151,7 +151,9 @@ def summary(plan: Plan) -> dict[str, int]:
 def describe(plan: Plan, names: Sequence[str]) -> list[str]:
     """Return a sentence for each thing about the plan that a user should hear."""
     return [
-        f"task {names[at]}: {len(entries)} tensors that the base does not have go to heads/{names[at]}.safetensors: "
-        f"{listed([entry.spec.name for entry in entries])}"
+        Note(
+            f"task {names[at]}: {len(entries)} tensors that the base does not have go to heads/{names[at]}.safetensors",
+            [entry.spec.name for entry in entries],
+        )
         for at, entries in plan.heads.items()
     ]

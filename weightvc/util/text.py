@@ -1,11 +1,13 @@
-"""Names from outside, made safe to show, and counted lists."""
+"""Names from outside, made safe to show, counted lists, and guesses at what was misspelt."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Self
 
 from weightvc.util.errors import UsageError
 
 _SHOWN = 10
+_FEW = 3
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
 
 
@@ -23,10 +25,24 @@ def encodable(text: str, what: str) -> str:
     return text
 
 
-def listed(names: Sequence[str]) -> str:
-    """Join ``names``, cut at ten with a count of the rest."""
-    shown = ", ".join(printable(name) for name in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+def listed(names: Sequence[str], most: int = _SHOWN) -> str:
+    """Join ``names``, cut at ten, or ``most``, with a count of the rest."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+class Note(str):
+    """A sentence with the first few of some names; :attr:`full` has them all, for who asks with -v."""
+
+    __slots__ = ("full",)
+    full: str
+
+    def __new__(cls, sentence: str, names: Sequence[str]) -> Self:
+        """Return ``sentence``, a colon and the names."""
+        more = " (-v lists them)" if len(names) > _FEW else ""
+        note = super().__new__(cls, f"{sentence}: {listed(names, _FEW)}{more}")
+        note.full = f"{sentence}: {listed(names, len(names))}"
+        return note
 
 
 def meant(name: str, known: Iterable[str], hint: str) -> str:
