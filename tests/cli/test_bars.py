@@ -47,4 +47,4 @@ def test_commands_draw_them(two, templates, monkeypatch):
 
     add.add(two.api(), templates.alpha, "x", add.Options(), bars)
 
-    assert "Storing alpha" in terminal.getvalue()
+    assert "Storing task x" in terminal.getvalue()

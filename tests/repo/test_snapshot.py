@@ -72,9 +72,9 @@ def test_progress_counts_every_byte_twice(two, models, templates):
     add.add(two.api(), templates.alpha, "x", add.Options(), progress)
 
     (checking, tensors), (storing, everything) = progress.stages
-    assert (checking, tensors) == ("Checking alpha", 6404)
+    assert (checking, tensors) == ("Checking task x", 6404)
     extras = sum(map(len, models.contents(templates.alpha).values()))
-    assert (storing, everything) == ("Storing alpha", extras)
+    assert (storing, everything) == ("Storing task x", extras)
     assert progress.done == tensors + everything
 
 

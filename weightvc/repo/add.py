@@ -98,7 +98,13 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
             return replace(planned, change="version" if name in state.tasks else "new")
         shot = snapshot.take(
-            checkpoint, repo.store, base=state.base, names=matched.names, options=options.store, progress=progress
+            checkpoint,
+            repo.store,
+            base=state.base,
+            names=matched.names,
+            options=options.store,
+            progress=progress,
+            what=f"task {name}",
         )
         kind = checkpoint.kind
     identity, added = _identity(repo, state, name)

@@ -63,7 +63,9 @@ def init(
             return _planned(directory, checkpoint, options)
         git = found or _make(directory, undo)
         repo = handle(git)
-        shot = snapshot.take(checkpoint, repo.store, base=None, names={}, options=options, progress=progress)
+        shot = snapshot.take(
+            checkpoint, repo.store, base=None, names={}, options=options, progress=progress, what="the base"
+        )
         manifest = Manifest(shot.tensors, shot.files, shot.headers, checkpoint.kind, nonfinite=shot.nonfinite)
 
         def plan(tip: str | None) -> dict[str, bytes | None]:

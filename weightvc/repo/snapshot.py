@@ -148,6 +148,7 @@ def take(
     names: Mapping[str, str],
     options: Options,
     progress: Progress,
+    what: str,
 ) -> Snapshot:
     """Store every tensor, file and header of ``checkpoint`` and return their entries, durable.
 
@@ -158,6 +159,7 @@ def take(
         names: The base's name for each tensor that has a counterpart (:mod:`weightvc.repo.align`).
         options: Codec, threads, non-finite values.
         progress: Told of raw bytes done.
+        what: What progress calls the checkpoint.
 
     Raises:
         BadInput: a tensor holds non-finite values or bytes that are no booleans.
@@ -171,8 +173,8 @@ def take(
     # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
     codec_named(options.codec)
     tensors = [item for item in items if item.section == "tensors"]
-    nonfinite = sum(_run(f"Checking {checkpoint.path.name}", taker.check, tensors, options.jobs, progress))
-    pieces = _run(f"Storing {checkpoint.path.name}", taker, items, options.jobs, progress)
+    nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
+    pieces = _run(f"Storing {what}", taker, items, options.jobs, progress)
     pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
     entries = list(_bundled(pieces, store, options.codec))
     store.sync()
