@@ -180,8 +180,10 @@ def test_files_edited_by_hand_are_named(family, told):
 
 
 def test_staging_what_is_committed_already_is_no_change(family):
-    family.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    family.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    said = family.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
 
+    assert said == "nothing changed: recipe prod: alpha + beta=0.5\n"
     assert family.json("status")["staged"] == {}
 
 

@@ -33,7 +33,8 @@ def command() -> None:
 def save(ctx: Context, /, name: str, dry_run: bool, **request: Any) -> None:
     """Stage a recipe under NAME; `wvc commit` records it."""
     result = repo.recipe.save(ctx.repository(), name, wanted("HEAD", request), dry_run=dry_run)
-    ctx.emit("recipe-save", result, [f"{'would save' if dry_run else 'staged'} recipe {name}: {_tasks(result)}"])
+    done = "would save" if dry_run else "staged" if result.staged else "nothing changed:"
+    ctx.emit("recipe-save", result, [f"{done} recipe {name}: {_tasks(result)}"])
 
 
 @command.command("list")

@@ -26,12 +26,18 @@ class NamedRecipe:
 
 
 def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) -> NamedRecipe:
-    """Stage a recipe under ``name``, replacing one of that name. Its tasks and parameters are checked first."""
+    """Stage a recipe under ``name``, replacing one of that name; nothing is staged if HEAD has the same there.
+
+    Its tasks and parameters are checked first.
+    """
     task_name(name, "recipe")
     recipe = resolve.resolve(repo, request).recipe
-    if not dry_run:
+    same = load(repo).recipes.get(name) == recipe
+    if same and not dry_run:
+        stage.forget(repo, recipe_path(name))
+    elif not dry_run:
         stage.put(repo, recipe_path(name), recipe.to_bytes())
-    return _named(name, recipe, staged=not dry_run)
+    return _named(name, recipe, staged=not (same or dry_run))
 
 
 def listing(repo: Handle) -> tuple[NamedRecipe, ...]:
