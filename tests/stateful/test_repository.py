@@ -106,8 +106,11 @@ class Commands(RuleBasedStateMachine):
     def add(self, name, number, codec, commit):
         known = self.head.tasks.get(name) or self.staged.tasks.get(name)
         self.clock += 1
-        self.repo.add(self.world.path(number), name, codec=codec, jobs=1)
-        self.staged.tasks[name] = Task(number, known.added if known else self.clock)
+        if self.repo.add(self.world.path(number), name, codec=codec, jobs=1).staged:
+            self.staged.tasks[name] = Task(number, known.added if known else self.clock)
+        else:
+            assert self.head.tasks[name].number == number
+            self.staged.tasks.pop(name, None)
         self.last = "add"
         self.changed = True
         if commit:
@@ -117,7 +120,7 @@ class Commands(RuleBasedStateMachine):
     @rule()
     def commit(self):
         if not self.repo.status().staged:
-            with pytest.raises(RequestError, match="nothing to commit"):
+            with pytest.raises(RequestError, match=r"nothing (to commit|is staged)"):
                 self.repo.commit("nothing")
             assert self.head.with_changes(self.staged) == self.head
             return
@@ -156,9 +159,12 @@ class Commands(RuleBasedStateMachine):
 
     def _save_recipe(self, label, pairs, method):
         with self._naming(pairs) as known:
-            self.repo.save_recipe(label, spelled(pairs), method=method)
-        if known:
+            saved = self.repo.save_recipe(label, spelled(pairs), method=method)
+        if known and saved.staged:
             self.staged.recipes[label] = (tuple(pairs), method)
+        elif known:
+            assert self.head.recipes[label] == (tuple(pairs), method)
+            self.staged.recipes.pop(label, None)
 
     def _remove_recipe(self, label):
         self.repo.remove_recipe(label)
