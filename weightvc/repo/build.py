@@ -1,25 +1,27 @@
 """Building one resolved recipe: every tensor, the heads, the other files, and the lock over all of them."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from weightvc.checkpoint import card
-from weightvc.checkpoint.directory import is_weight_file
 from weightvc.checkpoint.writer import Layout, Writer, write_extra
 from weightvc.merge import linalg
 from weightvc.merge.fingerprint import fingerprint
+from weightvc.objects import lock as locks
 from weightvc.objects.ids import Digest
 from weightvc.objects.lock import Lock, TensorLine
 from weightvc.objects.manifest import Entry, Manifest, Parent
 from weightvc.objects.tensors import TensorHasher, tensor_digest
 from weightvc.repo import device as devices
+from weightvc.repo import others, resolve
 from weightvc.repo import plan as plans
-from weightvc.repo import resolve
 from weightvc.repo.decode import Reader, Section
 from weightvc.repo.materialize import Materializer
+from weightvc.repo.others import CARD, Others
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request, Resolved
@@ -58,6 +60,7 @@ class Builder:
         self._max_shard_size = max_shard_size
         self._reader = Reader(repo.store, resolved.state.base)
 
+    @cached_property
     def plan(self) -> Plan:
         """Return the merge plan; an exact checkout is the plan in which every tensor is the task's own."""
         state = self._resolved.state
@@ -69,12 +72,22 @@ class Builder:
             tuple(TensorPlan((e.spec.name,), e.spec, rule, e, ((0, e),)) for e in exact.tensors), (1.0,), heads={}
         )
 
+    @cached_property
+    def others(self) -> Others:
+        """The other files, chosen from manifests alone."""
+        exact = self._resolved.exact
+        if exact is not None and exact.headers:
+            return others.choose(self._resolved, ())  # its files stood beside its weights before
+        own = [locks.NAME, *(file.name for file in self._layout.files)]
+        own += [self._layout.index_name] if self._layout.index_name else []
+        own += [CARD] if exact is None else []
+        own += [_head_file(self._resolved.recipe.tasks[at].task) for at in self.plan.heads]
+        return others.choose(self._resolved, own)
+
     def write(self, directory: Path, progress: Progress = SILENT) -> Lock:
         """Write weights, heads and other files into an empty directory and return the lock."""
-        plan = self.plan()
-        exact = self._resolved.exact
+        plan, layout = self.plan, self._layout
         files: dict[str, Digest] = {}
-        layout = self._layout(plan, exact)
         with self.materializer(plan) as work, Writer(directory, layout) as writer:
             work.prepare(progress)
             lines = self._tensors(plan, work, layout, writer, progress)
@@ -85,15 +98,14 @@ class Builder:
             files[layout.index_name] = tensor_digest("U8", [len(index)], index)
         for at, entries in plan.heads.items():
             lines += self._head(directory, self._resolved.recipe.tasks[at].task, entries, files)
-        for name, data in self._others(exact, set(files)):
+        for name, data in self._others():
             write_extra(directory, name, data)
             files[name] = tensor_digest("U8", [len(data)], data)
         return self._lock(files, lines)
 
     def digests(self, progress: Progress = SILENT) -> Lock:
         """Replay without writing a model, and return the lock that :meth:`write` would give for its tensors."""
-        plan = self.plan()
-        layout = self._layout(plan, self._resolved.exact)
+        plan, layout = self.plan, self._layout
         with self.materializer(plan) as work:
             work.prepare(progress)
             return self._lock({}, self._tensors(plan, work, layout, None, progress))
@@ -112,9 +124,11 @@ class Builder:
             special=any(manifest.nonfinite for manifest in (resolved.state.base, *resolved.tasks)),
         )
 
-    def _layout(self, plan: Plan, exact: Manifest | None) -> Layout:
+    @cached_property
+    def _layout(self) -> Layout:
+        exact = self._resolved.exact
         if exact is None or not exact.headers:
-            return Layout.pack(plan.specs, self._max_shard_size)
+            return Layout.pack(self.plan.specs, self._max_shard_size)
         layout = Layout.verbatim({e.spec.name: bytes(self._read(e, "headers")) for e in exact.headers})
         held = {slot.spec for file in layout.files for slot in file.slots.values()}
         if held != {entry.spec for entry in exact.tensors}:
@@ -152,11 +166,11 @@ class Builder:
     def _head(
         self, directory: Path, task: str, entries: tuple[Entry, ...], files: dict[str, Digest]
     ) -> list[TensorLine]:
-        """Write the tensors that only one task has to `heads/<task>.safetensors`."""
+        """Write the tensors that only one task has to a file of their own."""
         layout = Layout.pack([entry.spec for entry in entries], _ONE_FILE, stem=task)
-        fsio.make_dirs(directory / "heads")
-        lines = []
-        with Writer(directory / "heads", layout) as writer:
+        heads = (directory / _head_file(task)).parent
+        fsio.make_dirs(heads)
+        with Writer(heads, layout) as writer:
             for entry in entries:
                 hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
                 for offset, span in self._reader.open(entry).spans():
@@ -164,22 +178,16 @@ class Builder:
                     writer.write(entry.spec.name, span, offset)
                 _check(entry, hasher.digest())
             writer.finish()
-        for file in layout.files:
-            files[f"heads/{file.name}"] = tensor_digest("U8", [len(file.header)], file.header)
-            digests = {entry.spec.name: entry.digest for entry in entries}
-            lines += [TensorLine(f"heads/{file.name}", name, digests[name], "task") for name in file.slots]
-        return lines
+        path, (file,) = _head_file(task), layout.files
+        files[path] = tensor_digest("U8", [len(file.header)], file.header)
+        digests = {entry.spec.name: entry.digest for entry in entries}
+        return [TensorLine(path, name, digests[name], "task") for name in file.slots]
 
-    def _others(self, exact: Manifest | None, written: set[str]) -> Iterator[tuple[str, memoryview | bytes]]:
-        """Return the other files: all of an exact checkout's, else the base's without weights, and a model card."""
-        if exact is not None:
-            yield from ((entry.spec.name, self._read(entry, "files")) for entry in exact.files)
-            return
-        for entry in self._resolved.state.base.files:
-            name = entry.spec.name
-            if not _is_stale(name) and name not in written and name != "README.md":
-                yield name, self._read(entry, "files")
-        yield "README.md", self._card()
+    def _others(self) -> Iterator[tuple[str, memoryview | bytes]]:
+        """Return the other files, and the model card that a merge gets."""
+        yield from ((entry.spec.name, self._read(entry, "files")) for entry in self.others.kept)
+        if self._resolved.exact is None:
+            yield CARD, self._card()
 
     def _card(self) -> bytes:
         recipe = self._resolved.recipe
@@ -194,7 +202,7 @@ class Builder:
         return card.merge_card(base=called, base_card=readme, tasks=tasks, method=recipe.method, params=recipe.params)
 
     def _readme(self, manifest: Manifest) -> bytes | None:
-        entry = next((e for e in manifest.files if e.spec.name == "README.md"), None)
+        entry = next((e for e in manifest.files if e.spec.name == CARD), None)
         return None if entry is None else bytes(self._read(entry, "files"))
 
     def _lock(self, files: dict[str, Digest], lines: list[TensorLine]) -> Lock:
@@ -219,14 +227,9 @@ def _check(entry: Entry, digest: Digest) -> None:
         raise Corrupt(f"{printable(entry.spec.name)} does not have the digest that its manifest states", _FSCK)
 
 
-def _is_stale(name: str) -> bool:
-    """Tell whether another file of the base holds weights that a merge has replaced.
-
-    Safetensors and PyTorch files in subdirectories are modules of their own, such as a Dense head; all other weight
-    formats are exports of the model itself.
-    """
-    module = "/" in name and name.endswith((".safetensors", ".bin"))
-    return is_weight_file(name) and not module
+def _head_file(task: str) -> str:
+    """Return where the tensors go that only this task has."""
+    return f"heads/{task}.safetensors"
 
 
 def tensors(
@@ -238,7 +241,7 @@ def tensors(
         Unsupported: torch has no dtype for a tensor (packed values); a checkout gives its bytes all the same.
     """
     builder = Builder(repo, resolve.resolve(repo, request), device=devices.find(device), jobs=jobs)
-    plan = builder.plan()
+    plan = builder.plan
     with builder.materializer(plan) as work:
         work.prepare(progress)
         byname = {name: tensor for tensor in plan.tensors for name in tensor.names}

@@ -77,7 +77,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         fsio.sweep(directory)
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
-    result = _preview(resolved, builder.plan(), directory, options.jobs)
+    result = _preview(resolved, builder, directory, options.jobs)
     if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
         result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
     if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
@@ -92,9 +92,9 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     return replace(result, seconds=seconds, digest=lock.digest, lock=str(directory / locks.NAME))
 
 
-def _preview(resolved: Resolved, plan: plans.Plan, directory: Path, jobs: int) -> CheckedOut:
+def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:
     """Return what the checkout will do, known from manifests only."""
-    recipe = resolved.recipe
+    recipe, plan = resolved.recipe, builder.plan
     projected = [tensor.spec.elements * 8 for tensor in plan.tensors if tensor.rule == "projected"]
     manifests = (resolved.state.base, *resolved.tasks)
     return CheckedOut(
@@ -109,5 +109,5 @@ def _preview(resolved: Resolved, plan: plans.Plan, directory: Path, jobs: int) -
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
         scratch_bytes=sum(projected),
         peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS),
-        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks]),
+        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks]) + builder.others.describe(),
     )

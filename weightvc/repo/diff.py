@@ -217,7 +217,7 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
     request = Request(recipe=label) if label in state.recipes else Request(rev=label)
     resolved = _same_base(resolve.resolve(repo, request), state)
     builder = Builder(repo, resolved, device="cpu", jobs=1)
-    work = stack.enter_context(builder.materializer(builder.plan()))
+    work = stack.enter_context(builder.materializer(builder.plan))
     work.prepare(SILENT)
     plans = {name: plan for plan in work.plan.tensors for name in _base_names(plan)}
 

@@ -103,7 +103,7 @@ def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress
 
 
 def _heads(resolved: Resolved, builder: Builder) -> list[tuple[str, str, Digest]]:
-    plan: plans.Plan = builder.plan()
+    plan: plans.Plan = builder.plan
     return [
         (resolved.recipe.tasks[at].task, entry.spec.name, entry.digest)
         for at, entries in plan.heads.items()
