@@ -4,7 +4,7 @@ import os
 import pytest
 
 from weightvc.checkpoint import directory
-from weightvc.checkpoint.directory import choose, is_weight_file, kind_of, other_files
+from weightvc.checkpoint.directory import choose, is_stale, kind_of, other_files
 from weightvc.checkpoint.reader import open_checkpoint
 from weightvc.util.errors import BadInput, NotFound
 
@@ -245,16 +245,20 @@ def test_kinds_of_files(tmp_path):
     assert caught.value.hint == "give one of those, or the model's directory"
 
 
-def test_weight_files_by_name():
-    weights = """model.safetensors model-00001-of-00002.safetensors model.safetensors.index.json pytorch_model.bin
+def test_files_that_hold_the_weights_too_by_name():
+    stale = """model.safetensors model-00001-of-00002.safetensors model.safetensors.index.json pytorch_model.bin
         model.safetensors.index.fp16.json pytorch_model.bin.index.json x.pt x.pth tf_model.h5 flax_model.msgpack
-        onnx/model.onnx onnx/model.onnx_data model.onnx.data m.Q4_K.gguf a.ckpt a.npz rust_model.ot MODEL.SAFETENSORS
-        tf_model.h5.index.json"""
-    others = (
-        "config.json README.md tokenizer.json vocab.txt index.json spiece.model bin a.bin/config.json x.bin.txt .ckpt/x"
-    )
-    assert [name for name in weights.split() if not is_weight_file(name)] == []
-    assert [name for name in others.split() if is_weight_file(name)] == []
+        onnx/model.onnx onnx/model.onnx_data onnx/model.onnx_data_1 model.onnx.data m.Q4_K.gguf a.ckpt a.npz
+        rust_model.ot MODEL.SAFETENSORS tf_model.h5.index.json saved_model/saved_model.pb training_args.bin
+        tf/variables/variables.data-00000-of-00001 openvino/openvino_model.bin openvino/openvino_model_qint8.xml
+        ov/openvino_model.bin ONNX/weights.bin original/consolidated.00.pth original/model.safetensors model.tflite
+        a/b.mlpackage/Data/weights/weight.bin vocabulary_model.bin decoder_model.onnx 1/x.pt"""
+    others = """config.json README.md tokenizer.json vocab.txt index.json spiece.model bin a.bin/config.json x.bin.txt
+        .ckpt/x tokenizer.bin my-tokenizer.pt tokenizer_model.bin vocab.npz VOCABS.bin mel_filters.npz spm.bin
+        onnx/tokenizer.bin onnx/tokenizer.onnx onnx/config.json 2_Dense/model.safetensors 2_Dense/pytorch_model.bin
+        a/preprocessor.bin openvino/config.xml original/params.json labels.pkl"""
+    assert [name for name in stale.split() if not is_stale(name)] == []
+    assert [name for name in others.split() if is_stale(name)] == []
 
 
 def test_a_file_whose_name_could_not_be_written_back(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 CONFIG = {"config.json": "{}\n"}
+STALE = "left out, because they hold weights or a training state of the base, not of the merge: "
 OWN = "left out, because this checkout writes files of its own there: "
 
 
@@ -78,3 +79,23 @@ def test_a_directory_of_a_weight_files_name_stays_where_there_is_room(over, tmp_
 
     assert done["notes"] == [OWN + "model.safetensors.index.json/x"]
     assert (tmp_path / "out/model.safetensors/x").read_text() == "mine"
+
+
+def test_a_merge_names_every_export_that_it_leaves_out_and_keeps_all_else(over, models, tmp_path):
+    exports = sorted(
+        ["weights.npz", "tf_model.h5", "openvino/openvino_model.bin", *(f"onnx/{i}.onnx" for i in range(9))]
+    )
+    kept = {"tokenizer.bin", "mel_filters.npz", "2_Dense/pytorch_model.bin", "onnx/config.json", "vocab.pt"}
+    repo = over("heads", *exports, *kept)
+
+    done = repo.json("checkout", "-o", tmp_path / "out")
+    ran = repo.run("checkout", "-o", tmp_path / "out")
+    exact = repo.json("checkout", "--tasks", "one", "-o", tmp_path / "exact")
+
+    assert done["left_out"] == sorted(["heads", *exports])
+    assert done["notes"][-2:] == [f"{STALE}{', '.join(exports[:10])} and 2 more", OWN + "heads"]
+    assert f"note: {done['notes'][-2]}\n" in ran.err
+    own = {"model.safetensors", "README.md", "heads/one.safetensors", "heads/two.safetensors"}
+    assert set(models.contents(tmp_path / "out")) == {*own, *CONFIG, *kept}
+    assert (exact["notes"], exact["left_out"]) == ([], [])
+    assert models.contents(tmp_path / "exact") == models.contents(tmp_path / "one")

@@ -25,7 +25,17 @@ _FILES: dict[Kind, tuple[str, tuple[str, ...]]] = {
 }
 _TRAINING = re.compile(r"(training_args|scheduler|optimizer|scaler|rng_state|trainer_state)[^/]*")
 _WEIGHTS = re.compile(
-    r".*\.(safetensors|bin|pt|pth|h5|msgpack|onnx|onnx_data|onnx\.data|gguf|ckpt|npz|ot)(\.index(\.\w+)?\.json)?",
+    r".*\.(safetensors|bin|pt|pth|h5|keras|msgpack|onnx|onnx_data(_\d+)?|onnx\.data|gguf|ggml|ckpt|npz|ot|pb|tflite"
+    r"|mlmodel|pdparams|data-\d+-of-\d+)(\.index(\.\w+)?\.json)?|openvino_model.*\.xml",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_WEIGHTS = re.compile(
+    r"(.*[._-])?(tokenizer|vocab|merges|spiece|sentencepiece|spm|bpe|(pre)?processor|feature_extractor|mel_filters)s?"
+    r"([._-].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_EXPORTS = re.compile(
+    r"(.*/)?(onnx|openvino|coreml|tflite|gguf|ggml|mlx|original|saved_model|[^/]*\.ml(package|modelc))/.*",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -47,12 +57,18 @@ class Weights:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_weight_file(path: str) -> bool:
-    """Tell whether a file of this name holds weights or an index of them, in any framework's format.
+def is_stale(path: str) -> bool:
+    """Tell whether a file beside the weights holds them too, so that a merged model must not carry it along.
 
-    A merged model carries its sources' other files along, and none of these: they would be stale.
+    That is a copy or an export of the model in any framework's format, an index of one, or a state of its training, by
+    its name. Safetensors and PyTorch files in subdirectories are modules of their own, such as a Dense head, unless
+    the directory is named as one of exports.
     """
-    return _WEIGHTS.fullmatch(path.rpartition("/")[2]) is not None
+    directory, _, name = path.rpartition("/")
+    if _WEIGHTS.fullmatch(name) is None or _NO_WEIGHTS.fullmatch(name) is not None:
+        return False
+    module = directory and name.endswith((".safetensors", ".bin")) and not name.startswith("openvino_model")
+    return not module or _EXPORTS.fullmatch(path) is not None
 
 
 def kind_of(path: Path) -> Kind:

@@ -26,7 +26,10 @@ _PROJECTION_COPIES = 8
 
 @dataclass(frozen=True)
 class CheckedOut:
-    """What a checkout wrote, or, for a dry run, would write."""
+    """What a checkout wrote, or, for a dry run, would write.
+
+    ``left_out`` has the path of every other file that a merge does not carry along; ``notes`` say why.
+    """
 
     output: str
     recipe: tuple[str, ...]
@@ -43,6 +46,7 @@ class CheckedOut:
     digest: Version | None = None
     lock: str | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,4 +114,5 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         scratch_bytes=sum(projected),
         peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS),
         notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks]) + builder.others.describe(),
+        left_out=builder.others.left_out,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from weightvc.checkpoint.directory import is_weight_file
+from weightvc.checkpoint.directory import is_stale
 from weightvc.objects.manifest import Entry
 from weightvc.objects.paths import clashing
 from weightvc.repo.resolve import Resolved
@@ -15,16 +15,27 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Others:
-    """The files to write besides weights, and those left out because a file of the checkout's own takes their place."""
+    """The files to write besides weights, and the paths of those that are left out.
+
+    ``stale`` ones hold weights that the merge replaces; a file of the checkout's own takes the place of ``displaced``.
+    """
 
     kept: tuple[Entry, ...]
+    stale: tuple[str, ...]
     displaced: tuple[str, ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Every path that is left out, sorted."""
+        return tuple(sorted(self.stale + self.displaced))
 
     def describe(self) -> list[str]:
         """Return a sentence for each thing that a user should hear."""
-        if not self.displaced:
-            return []
-        return [f"left out, because this checkout writes files of its own there: {listed(self.displaced)}"]
+        reasons = (
+            ("they hold weights or a training state of the base, not of the merge", self.stale),
+            ("this checkout writes files of its own there", self.displaced),
+        )
+        return [f"left out, because {why}: {listed(paths)}" for why, paths in reasons if paths]
 
 
 def choose(resolved: Resolved, own: Collection[str]) -> Others:
@@ -36,18 +47,9 @@ def choose(resolved: Resolved, own: Collection[str]) -> Others:
     """
     exact = resolved.exact
     files = (exact or resolved.state.base).files
-    if exact is None:
-        files = tuple(entry for entry in files if not _is_stale(entry.spec.name) and entry.spec.name != CARD)
-    displaced = clashing((entry.spec.name for entry in files), own)
-    gone = frozenset(displaced)
-    return Others(tuple(entry for entry in files if entry.spec.name not in gone), tuple(displaced))
-
-
-def _is_stale(name: str) -> bool:
-    """Tell whether another file of the base holds weights that a merge has replaced.
-
-    Safetensors and PyTorch files in subdirectories are modules of their own, such as a Dense head; all other weight
-    formats are exports of the model itself.
-    """
-    module = "/" in name and name.endswith((".safetensors", ".bin"))
-    return is_weight_file(name) and not module
+    names = [entry.spec.name for entry in files if exact is not None or entry.spec.name != CARD]
+    stale = () if exact is not None else tuple(filter(is_stale, names))
+    carried = set(names).difference(stale)
+    displaced = clashing(sorted(carried), own)
+    kept = carried.difference(displaced)
+    return Others(tuple(entry for entry in files if entry.spec.name in kept), stale, tuple(displaced))
