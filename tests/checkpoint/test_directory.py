@@ -178,15 +178,23 @@ def test_other_files(model):
             ".git/config": b"x",
             ".cache/huggingface/x": b"x",
             ".wvc/base.json": b"x",
-            "1_Pooling/.cache/y": b"x",
+            "1_Pooling/.cache/huggingface/y": b"x",
+            "1_Pooling/.git/config": b"x",
+            "1_Pooling/.wvc/z": b"x",
+            "1_Pooling/wvc.lock.json": b"x",
+            ".cache/other": b"x",
             ".gitattributes": b"abc",
         }
     )
     (root / "blob").mkdir()
     (root / "link.txt").symlink_to(root / "config.json")
     assert list(other_files(root, choose(root)).items()) == [
+        (".cache/other", 1),
         (".gitattributes", 3),
+        ("1_Pooling/.cache/huggingface/y", 1),
+        ("1_Pooling/.wvc/z", 1),
         ("1_Pooling/config.json", 3),
+        ("1_Pooling/wvc.lock.json", 1),
         ("2_Dense/model.safetensors", 5),
         ("config.json", 2),
         ("link.txt", 2),

@@ -99,3 +99,16 @@ def test_a_merge_names_every_export_that_it_leaves_out_and_keeps_all_else(over, 
     assert set(models.contents(tmp_path / "out")) == {*own, *CONFIG, *kept}
     assert (exact["notes"], exact["left_out"]) == ([], [])
     assert models.contents(tmp_path / "exact") == models.contents(tmp_path / "one")
+
+
+def test_an_exact_checkout_brings_back_all_but_what_tools_keep_beside_the_model(over, tmp_path):
+    others = {"sub/wvc.lock.json", "sub/.cache/huggingface/x", ".cache/x", "sub/.wvc/x", ".git.txt"}
+    repo = over(*others, "wvc.lock.json", ".cache/huggingface/x", ".wvc/x", ".git/config")
+
+    repo.wvc("checkout", "--tasks", "one", "-o", tmp_path / "out")
+
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {*CONFIG, *others, "model.safetensors", "wvc.lock.json"}
+    assert (tmp_path / "out/sub/wvc.lock.json").read_text() == "mine"
+    assert repo.json("verify", tmp_path / "out", "--replay")["ok"]
+    repo.wvc("checkout", "-o", tmp_path / "out")

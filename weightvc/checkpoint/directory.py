@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["safetensors", "torch"]
 MAX_FILES = 10_000
 """Files and directories beside the weights."""
 
-_SKIPPED = frozenset({".git", ".wvc", ".cache", "wvc.lock.json"})
+_SKIPPED = frozenset({".wvc", ".cache/huggingface", "wvc.lock.json"})
 _FILES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "safetensors": ("model.safetensors", (".safetensors",)),
     "torch": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
@@ -188,9 +188,10 @@ def check_places(root: Path, weights: Weights, found: Mapping[str, Iterable[str]
 def other_files(root: Path, weights: Weights) -> dict[str, int]:
     """Return the size in bytes of every other file under ``root``, by path relative to it, sorted.
 
-    ``.git``, ``.wvc``, ``.cache`` and ``wvc.lock.json`` stay out, and so does the index of PyTorch shards, which
-    names files that a checkout does not write. Links to files are followed, links to directories refused:
-    skipping one would lose files silently, and following it can leave the model or never end.
+    What is not the model's stays out: ``.wvc``, ``wvc.lock.json`` and the hub's ``.cache/huggingface`` at the top, and
+    ``.git`` anywhere. So does the index of PyTorch shards, which names files that a checkout does not write. Links to
+    files are followed, links to directories refused: skipping one would lose files silently, and following it can
+    leave the model or never end.
 
     Raises:
         BadInput: more than 10,000 entries, or one that is neither a file nor a directory.
@@ -208,7 +209,7 @@ def other_files(root: Path, weights: Weights) -> dict[str, int]:
             raise BadInput(f"{label(root)}: more than {MAX_FILES} files", "give the model's own directory")
         for entry in entries:
             path = prefix + entry.name
-            if entry.name in _SKIPPED or path in left_out:
+            if entry.name == ".git" or path in _SKIPPED or path in left_out:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path + "/")
