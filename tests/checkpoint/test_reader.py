@@ -163,3 +163,22 @@ def test_safetensors_need_no_torch(tmp_path, build):
         [sys.executable, "-c", code, tmp_path / "m.safetensors"], capture_output=True, text=True, check=True
     )
     assert done.stdout == "b'abcd' []\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("readme.md", "README.md"), "'README.md' and 'readme.md' cannot both be files of one directory"),
+        (("Model.safetensors.",), ""),
+        (("MODEL.safetensors/x",), "'model.safetensors' and 'MODEL.safetensors/x' cannot both be files"),
+        (("WVC.lock.json",), "'WVC.lock.json' is a name that wvc or git keeps for itself"),
+    ],
+)
+def test_files_that_could_not_be_written_again_are_refused(model, build, files, words):
+    root = model({"model.safetensors": build({"a": ("U8", (1,), b"x")}), **dict.fromkeys(files, b"")})
+    if not words:
+        assert list(open_checkpoint(root).extras) == list(files)
+        return
+    with pytest.raises(BadInput, match=words) as caught:
+        open_checkpoint(root)
+    assert str(root) in caught.value.what

@@ -310,6 +310,35 @@ def test_files_and_headers_are_bytes_whole_or_the_base_s(entry):
     refused(replace(TASK, headers=(entry,)).to_bytes(), words)
 
 
+def named(entry, name):
+    return replace(entry, spec=replace(entry.spec, name=name), of=None, state="whole", place=Place("raw", A, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../x", "is not the path of a file in a model directory"),
+        ("/etc/x", "is not the path of a file in a model directory"),
+        ("a/./b", "is not the path of a file in a model directory"),
+        ("wvc.lock.json", "is a name that wvc or git keeps for itself"),
+        ("a/.git/config", "is a name that wvc or git keeps for itself"),
+        ("Model.safetensors", "'model.safetensors' and 'Model.safetensors' cannot both be files of one directory"),
+        ("model.safetensors/x", "'model.safetensors' and 'model.safetensors/x' cannot both be files"),
+    ],
+)
+def test_files_that_could_not_be_written_are_refused(name, words):
+    refused(replace(TASK, files=(named(CONFIG, name),)).to_bytes(), words)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "/x", "a\\b"])
+def test_weight_files_that_are_paths_are_refused(name):
+    refused(replace(TASK, headers=(named(HEADER, name),)).to_bytes(), "cannot name a weight file")
+
+
+def test_a_weight_file_does_not_take_the_locks_place():
+    refused(replace(TASK, headers=(named(HEADER, "wvc.lock.json"),)).to_bytes(), "wvc or git keeps for itself")
+
+
 def test_a_refused_line_is_bad_input_on_its_own():
     with pytest.raises(BadInput, match="an object was expected"):
         Entry.from_json([], "line")
@@ -317,6 +346,7 @@ def test_a_refused_line_is_bad_input_on_its_own():
 
 hexes = st.text("0123456789abcdef", min_size=64, max_size=64)
 names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
+own = st.text(string.ascii_lowercase + " -_é日", min_size=1, max_size=12)
 tasks = st.text(string.ascii_lowercase, min_size=5, max_size=9)
 places = st.builds(Place, names, hexes, st.integers(0, 2**40), st.none() | st.integers(0, 99))
 shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)
@@ -338,9 +368,10 @@ def entries(draw, name, *, files=False, base=False):
 @st.composite
 def manifests(draw):
     base = draw(st.booleans())
+    names_of = [(names, ""), (own, "sub/"), (own, "_")]
     lists = [
-        tuple(draw(entries(name, files=files, base=base)) for name in sorted(draw(st.sets(names, max_size=4))))
-        for files in (False, True, True)
+        tuple(draw(entries(at + name, files=bool(at), base=base)) for name in sorted(draw(st.sets(kind, max_size=4))))
+        for kind, at in names_of
     ]
     manifest = Manifest(*lists, draw(st.sampled_from(["safetensors", "torch"])), nonfinite=draw(st.integers(0, 9)))
     if base:

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from weightvc.checkpoint.files import label, map_file, parse_json, regular_size
 from weightvc.checkpoint.header import MAX_HEADER, refuse_pointer
+from weightvc.objects.paths import LOCK, is_plain
 from weightvc.util.errors import BadInput
 from weightvc.util.text import listed, printable
 
@@ -18,7 +19,7 @@ Kind: TypeAlias = Literal["safetensors", "torch"]
 MAX_FILES = 10_000
 """Files and directories beside the weights."""
 
-_SKIPPED = frozenset({".wvc", ".cache/huggingface", "wvc.lock.json"})
+_SKIPPED = frozenset({".wvc", ".cache/huggingface", LOCK})
 _FILES: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "safetensors": ("model.safetensors", (".safetensors",)),
     "torch": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
@@ -152,11 +153,6 @@ def _from_index(root: Path, index: str, kind: Kind) -> Weights:
         if not os.path.lexists(root / name):
             raise BadInput(f"{where}: its shard {name} is missing", "download it, or run git lfs pull")
     return Weights(kind, files, index, places)
-
-
-def is_plain(name: str) -> bool:
-    """Tell whether ``name`` is one file name and no path."""
-    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def check_places(root: Path, weights: Weights, found: Mapping[str, Iterable[str]]) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from weightvc.checkpoint.directory import Kind, Weights, check_places, choose, kind_of, other_files, refuse_adapter
 from weightvc.checkpoint.files import label, map_file, regular_size
 from weightvc.checkpoint.header import Slot, parse_header
+from weightvc.objects import paths
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import BadInput, NotFound
 
@@ -126,7 +127,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         NotFound: there is nothing at ``path``.
-        BadInput: it is not a checkpoint that can be read, is ambiguous, or holds no tensors.
+        BadInput: it is not a checkpoint that can be read, is ambiguous, or holds no tensors; or its files could not
+            be written beside each other again (:func:`weightvc.objects.paths.check`).
     """
     if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
         raise NotFound(
@@ -143,6 +145,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             weights, root, extras = Weights(kind_of(path), (path.name,)), path.parent, {}
     except OSError as error:
         raise BadInput(f"{label(path)}: cannot be read ({error.strerror})", "check its permissions") from None
+    paths.check([*(weights.files if weights.kind == "safetensors" else ()), *extras], label(path))
     source = _source(weights.kind, root, weights.files)
     if weights.index:
         check_places(root, weights, source.shards)

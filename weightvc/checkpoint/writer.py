@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from weightvc.checkpoint.directory import is_plain
 from weightvc.checkpoint.header import Slot, parse_raw
+from weightvc.objects.paths import is_plain
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util import fsio
 from weightvc.util.errors import BadInput

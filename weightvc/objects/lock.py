@@ -10,6 +10,7 @@ from typing import Self
 
 from weightvc.objects.ids import Digest, Version, hex64
 from weightvc.objects.manifest import Parent
+from weightvc.objects.paths import LOCK
 from weightvc.objects.recipe import Recipe
 from weightvc.objects.tensors import version_of
 from weightvc.util import canon, fields
@@ -17,7 +18,7 @@ from weightvc.util.canon import Json
 from weightvc.util.errors import BadInput, Corrupt
 
 SCHEMA = "weightvc/lock/1"
-NAME = "wvc.lock.json"
+NAME = LOCK
 
 
 @dataclass(frozen=True, slots=True)

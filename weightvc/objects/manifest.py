@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal, Self, TypeAlias, TypeVar, get_args
 
+from weightvc.objects import paths
 from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
 from weightvc.objects.tensors import TensorSpec, version_of
 from weightvc.util import canon, fields
@@ -259,6 +260,10 @@ def _check(manifest: Manifest, where: str) -> None:
             raise BadInput(
                 f"{where}: {entry.spec.name[:80]!r}: a file or header is U8 of one dimension, whole or the base's own"
             )
+    names = [entry.spec.name for entry in manifest.headers]
+    if bad := next((name for name in names if not paths.is_plain(name)), None):
+        raise BadInput(f"{where}: {printable(bad)[:80]!r} cannot name a weight file")
+    paths.check([*names, *(entry.spec.name for entry in manifest.files)], where)
 
 
 def _time(text: str, where: str) -> None:
