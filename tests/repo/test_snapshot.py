@@ -116,3 +116,40 @@ def test_a_checkpoint_that_is_rewritten_while_it_is_read_is_refused(two, models,
     assert f"{path}: {name} changed while it was being read\n" in ran.err
     assert "hint: let the program that writes the checkpoint finish, then run the command again" in ran.err
     assert two.json("status")["staged"] == {}
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed", "gone"])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_checkpoint_that_is_rewritten_between_two_tensors_is_refused(
+    two, models, tmp_path, monkeypatch, *, how, kind
+):
+    shards = 2 if how != "gone" else 1
+    path = models.write(tmp_path / "tuned", models.tuned(models.base(), 1), shards=shards, kind=kind)
+    other = models.write(tmp_path / "other", models.tuned(models.base(), 2), shards=shards, kind=kind)
+    shard = max(path.glob(f"*.{kind}"))
+    take = snapshot._Taker.__call__
+    done = []
+
+    def taking(self, item):
+        piece = take(self, item)
+        done.append(item)
+        if len(done) == 3:
+            if how == "in place":
+                shard.write_bytes((other / shard.name).read_bytes())
+            elif how == "renamed":
+                (other / shard.name).rename(shard)
+            else:
+                shard.unlink()
+        return piece
+
+    monkeypatch.setattr(snapshot._Taker, "__call__", taking)
+    before = two.everything()
+    ran = two.run("add", path, "--task", "new", "--jobs", "1")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert f"wvc: {shard}: changed while it was read; nothing was staged\n" in ran.err
+    assert "hint: let the program that writes it finish, then run the command again\n" in ran.err
+    now = two.everything()
+    assert {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)} <= {
+        name for name in now if name.startswith(".git/wvc/objects")
+    }

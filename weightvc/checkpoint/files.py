@@ -57,6 +57,15 @@ def map_file(path: Path) -> memoryview:
         os.close(fd)
 
 
+def marks(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does: inode, size in bytes, modification time in ns; nothing if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def parse_json(data: bytes, where: str, hint: str) -> canon.Json:
     """Parse JSON from outside strictly, with ``hint`` as the next step when it is refused."""
     try:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from weightvc.checkpoint.directory import Kind, Weights, check_places, choose, kind_of, other_files, refuse_adapter
-from weightvc.checkpoint.files import label, map_file, regular_size
+from weightvc.checkpoint.files import label, map_file, marks, regular_size
 from weightvc.checkpoint.header import Slot, parse_header
 from weightvc.objects import paths
 from weightvc.objects.tensors import TensorSpec
@@ -66,8 +66,16 @@ class Checkpoint:
             weights of this checkpoint; sorted, and empty for a single file.
     """
 
-    def __init__(self, path: Path, kind: Kind, source: Source, extras: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind,
+        source: Source,
+        extras: Mapping[str, int],
+        before: Mapping[Path, tuple[int, ...]],
+    ) -> None:
         self.path = path
+        self._before = before
         self.kind: Kind = kind
         self.headers = source.headers
         self.extras = extras
@@ -101,6 +109,19 @@ class Checkpoint:
         if len(data) != size:
             raise BadInput(f"{label(self.path / path)}: changed while it was being read", "try again")
         return data
+
+    def refuse_changed(self) -> None:
+        """Compare every weight file with what it was before the checkpoint was opened; called after the last read.
+
+        Raises:
+            BadInput: one was written to, replaced or removed, so that the tensors may be of different moments.
+        """
+        for path, before in self._before.items():
+            if marks(path) != before:
+                raise BadInput(
+                    f"{label(path)}: changed while it was read; nothing was staged",
+                    "let the program that writes it finish, then run the command again",
+                )
 
     def close(self) -> None:
         """Let the files go, as soon as no view of them is left."""
@@ -146,12 +167,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise BadInput(f"{label(path)}: cannot be read ({error.strerror})", "check its permissions") from None
     paths.check([*(weights.files if weights.kind == "safetensors" else ()), *extras], label(path))
+    before = {root / name: marks(root / name) for name in weights.files}
     source = _source(weights.kind, root, weights.files)
     if weights.index:
         check_places(root, weights, source.shards)
     if not any(source.shards.values()):
         raise BadInput(f"{label(path)}: a checkpoint with no tensors", "give the file that holds the weights")
-    return Checkpoint(path, weights.kind, source, extras)
+    return Checkpoint(path, weights.kind, source, extras, before)
 
 
 def _source(kind: Kind, root: Path, names: Sequence[str]) -> Source:

@@ -162,7 +162,7 @@ def take(
         what: What progress calls the checkpoint.
 
     Raises:
-        BadInput: a tensor holds non-finite values or bytes that are no booleans.
+        BadInput: a tensor holds non-finite values or bytes that are no booleans, or a weight file changed meanwhile.
         Unsupported: no such codec.
     """
     heap.steady()
@@ -175,6 +175,7 @@ def take(
     tensors = [item for item in items if item.section == "tensors"]
     nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
     pieces = _run(f"Storing {what}", taker, items, options.jobs, progress)
+    checkpoint.refuse_changed()
     pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
     entries = list(_bundled(pieces, store, options.codec))
     store.sync()
