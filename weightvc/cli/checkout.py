@@ -67,6 +67,7 @@ def command(
     )
     result = repo.checkout.checkout(ctx.repository(), asked, where, ctx.progress())
     ctx.note(result.notes)
+    ctx.note(result.warnings, "warning")
     ctx.emit("checkout", result, _lines(result, ctx.verbose))
 
 

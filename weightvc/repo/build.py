@@ -112,7 +112,6 @@ class Builder:
 
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
-        fsio.make_dirs(self._repo.tmp)
         resolved = self._resolved
         return Materializer(
             self._reader,

@@ -47,6 +47,7 @@ class CheckedOut:
     lock: str | None = None
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,12 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     if options.dry_run:
         return result
     output.hide(repo, directory)
-    with output.recorded_while(repo, directory), output.building(directory, replaces) as made:
+    with output.recorded_while(repo, directory) as warnings, output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
     seconds = time.monotonic() - begun
-    return replace(result, seconds=seconds, digest=lock.digest, lock=str(directory / locks.NAME))
+    where = str(directory / locks.NAME)
+    return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=tuple(warnings))
 
 
 def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:

@@ -52,7 +52,7 @@ class Materializer:
         plan: What to do.
         method: The merge method; its ``scaled`` says whether a first pass is needed.
         device: A torch device; decoding and encoding stay on the CPU.
-        scratch: An existing directory for projected sums, 8 bytes an element.
+        scratch: A directory for projected sums, 8 bytes an element; the system's if it is read-only.
         jobs: Worker threads.
         special: Whether the base or a task holds infinities or NaN.
     """
@@ -115,7 +115,7 @@ class Materializer:
             self._kept[plan.names] = end
             end += plan.spec.elements * _F64
         if plans:
-            self._file = self._stack.enter_context(fsio.NewFile(self._scratch))
+            self._file = self._stack.enter_context(fsio.scratch_file(self._scratch))
 
     def _global_factor(self) -> float:
         squares: list[list[float]] = [[] for _ in self.plan.weights]

@@ -169,17 +169,27 @@ def _escaped(path: str) -> str:
 
 
 @contextmanager
-def recorded_while(repo: Handle, directory: Path) -> Iterator[None]:
+def recorded_while(repo: Handle, directory: Path) -> Iterator[list[str]]:
     """Note that checkout writes ``directory`` in the block, so that a removal can find it whatever happens.
 
-    A block that fails before it has written the directory leaves the list as it was.
+    A block that fails before it has written the directory leaves the list as it was. Gives warnings: one if the list
+    cannot be written, as on read-only media.
     """
     lock = directory / locks.NAME
     before = _inode(lock)
-    fsio.make_dirs(repo.local)
-    new = _change(repo, directory, known=True)
     try:
-        yield
+        new = _change(repo, directory, known=True)
+    except OSError as error:
+        if error.errno not in fsio.READ_ONLY:
+            raise
+        new = None
+    if new is None:
+        known = _entry_of(repo, directory) in _entries(repo)
+        warning = f"{repo.local} is read-only: `wvc revert` will not know of {directory}"
+        yield [] if known else [warning]
+        return
+    try:
+        yield []
     except BaseException:
         if new and _inode(lock) == before:
             _change(repo, directory, known=False)
@@ -204,10 +214,8 @@ def _home(repo: Handle) -> Path:
 
 def _change(repo: Handle, directory: Path, *, known: bool) -> bool:
     """Put a directory on the list or take it off, and return whether that changed anything."""
-    home = _home(repo)
-    real = directory.parent.resolve() / directory.name
-    inside = real.is_relative_to(home)
-    entry = (str(real.relative_to(home)), "") if inside else (str(directory), str(repo.git.common_dir.resolve()))
+    entry = _entry_of(repo, directory)
+    fsio.make_dirs(repo.local)
     with fsio.locked(repo.local / "refs.lock", shared=False):
         entries = _entries(repo)
         if (entry in entries) == known:
@@ -218,6 +226,13 @@ def _change(repo: Handle, directory: Path, *, known: bool) -> bool:
         else:
             fsio.remove_file(repo.outputs)
     return True
+
+
+def _entry_of(repo: Handle, directory: Path) -> tuple[str, str]:
+    home = _home(repo)
+    real = directory.parent.resolve() / directory.name
+    inside = real.is_relative_to(home)
+    return (str(real.relative_to(home)), "") if inside else (str(directory), str(repo.git.common_dir.resolve()))
 
 
 def _entries(repo: Handle) -> list[tuple[str, str]]:

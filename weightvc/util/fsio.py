@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from weightvc.util.errors import Conflict
+
+READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""What the system says of a place that may be read but not written."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -169,6 +173,17 @@ class NewFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def scratch_file(directory: Path) -> NewFile:
+    """Return a new file for intermediate results, in the system's temporary directory if ``directory`` is read-only."""
+    try:
+        make_dirs(directory)
+        return NewFile(directory)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+    return NewFile(Path(tempfile.gettempdir()))
 
 
 def write_file(path: Path, data: Buffer) -> None:
