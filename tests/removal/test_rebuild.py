@@ -66,7 +66,7 @@ def test_a_directory_with_foreign_files_is_named_and_left(lab, adding):
     assert (lab.out / "theirs" / "notes.txt").read_text() == "keep me\n"
 
 
-def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_passed_over(lab, adding):
+def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_named(lab, adding):
     repo = lab.repo(*adding("amber", "bonsai"))
     for name in ("gone", "broken"):
         repo.checkout(output=lab.out / name, jobs=1)
@@ -75,6 +75,10 @@ def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_passed_over(lab, ad
     reverted = repo.revert("bonsai", jobs=1)
     assert [line.recipe for line in reverted.rebuilt] == ["default"]
     assert not (lab.out / "gone").exists()
+    damaged, gone = reverted.warnings
+    assert damaged.startswith(f"{lab.out / 'broken'} may still hold the task: ")
+    assert gone == f"not found: {lab.out / 'gone'}; a model that was moved from there may still hold the task"
+    assert reverted.unproved == (str(lab.out / "broken"),)
 
 
 def test_a_recipe_that_makes_no_model_any_more_is_named_and_the_rest_rebuilt(lab, adding):

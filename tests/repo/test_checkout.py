@@ -533,6 +533,41 @@ def test_a_copied_repository_knows_its_own_checkouts_only(two, tmp_path):
     assert two.json("status")["outputs"] == [str(two.path / "model"), str(tmp_path / "out")]
 
 
+def test_a_moved_repository_keeps_its_checkouts(two, tmp_path):
+    outside = tmp_path / "far/out"
+    for output in (two.path / "model", outside, tmp_path / "beside"):
+        two.wvc("checkout", "-o", output)
+    (tmp_path / "new").mkdir()
+    moved = type(two)(two.path.rename(tmp_path / "new/place"))
+    beside = (tmp_path / "beside").rename(tmp_path / "new/beside")
+
+    assert moved.json("status")["outputs"] == [str(moved.path / "model"), str(outside), str(beside)]
+    moved.wvc("checkout", "-o", outside)
+    reverted = moved.json("revert", "alpha")
+
+    assert [one["output"] for one in reverted["rebuilt"]] == [
+        str(moved.path / "model"),
+        str(outside),
+        str(beside),
+        None,
+    ]
+    assert reverted["warnings"] == []
+    tasks = {str(path): [task["task"] for task in json.loads((path / "wvc.lock.json").read_text())["tasks"]]
+             for path in (outside, beside)}  # fmt: skip
+    assert tasks == {str(outside): ["beta"], str(beside): ["beta"]}
+
+
+def test_a_revert_names_a_checkout_that_a_moved_repository_does_not_find(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    moved = type(two)(two.path.rename(tmp_path / "moved"))
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+
+    ran = moved.run("revert", "alpha")
+
+    says = f"warning: not found: {tmp_path / 'out'}; a model that was moved from there may still hold the task\n"
+    assert (ran.code, ran.err) == (0, says)
+
+
 def test_linked_worktrees_share_the_list_of_checkouts(two, tmp_path):
     two.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "other")
     linked = type(two)(tmp_path / "linked")

@@ -184,7 +184,7 @@ def recorded_while(repo: Handle, directory: Path) -> Iterator[list[str]]:
             raise
         new = None
     if new is None:
-        known = _entry_of(repo, directory) in _entries(repo)
+        known = _entry_of(repo, directory) in _entries(repo.outputs)
         warning = f"{repo.local} is read-only: `wvc revert` will not know of {directory}"
         yield [] if known else [warning]
         return
@@ -200,15 +200,25 @@ def recorded_while(repo: Handle, directory: Path) -> Iterator[list[str]]:
 def recorded(repo: Handle) -> list[Path]:
     """Return every directory that checkout wrote, as far as this repository knows.
 
-    A copy of the repository has copies of the directories inside; those outside stay with the original.
+    A copy of the repository has copies of the directories inside; those outside stay with the original. A repository
+    that was moved keeps them all: those outside where they were, or at their place beside it if they moved along.
     """
-    home, common = _home(repo), str(repo.git.common_dir.resolve())
-    return [home / path for path, owner in _entries(repo) if owner in ("", common)]
+    located = (_located(repo.git.common_dir.resolve(), *entry) for entry in _entries(repo.outputs))
+    return list(dict.fromkeys(path for path in located if path is not None))
 
 
-def _home(repo: Handle) -> Path:
+def _located(common: Path, path: str, owner: str) -> Path | None:
+    """Return where the directory of an entry is for the repository at ``common``; ``None`` if it is another's."""
+    if owner in ("", str(common)):
+        return _home(common) / path
+    along = Path(os.path.normpath(_home(common) / os.path.relpath(path, _home(Path(owner)))))
+    if along != Path(path) and fsio.is_regular(along / locks.NAME):
+        return along
+    return None if (path, owner) in _entries(Path(owner) / "wvc" / "outputs") else Path(path)
+
+
+def _home(common: Path) -> Path:
     """Return the directory that moves and is copied with the repository: the one that holds `.git`."""
-    common = repo.git.common_dir.resolve()
     return common.parent if common.name == ".git" else common
 
 
@@ -217,7 +227,7 @@ def _change(repo: Handle, directory: Path, *, known: bool) -> bool:
     entry = _entry_of(repo, directory)
     fsio.make_dirs(repo.local)
     with fsio.locked(repo.local / "refs.lock", shared=False):
-        entries = _entries(repo)
+        entries = _entries(repo.outputs)
         if (entry in entries) == known:
             return False
         entries = [*entries, entry] if known else [other for other in entries if other != entry]
@@ -229,19 +239,18 @@ def _change(repo: Handle, directory: Path, *, known: bool) -> bool:
 
 
 def _entry_of(repo: Handle, directory: Path) -> tuple[str, str]:
-    home = _home(repo)
-    real = directory.parent.resolve() / directory.name
-    inside = real.is_relative_to(home)
-    return (str(real.relative_to(home)), "") if inside else (str(directory), str(repo.git.common_dir.resolve()))
+    common = repo.git.common_dir.resolve()
+    home, real = _home(common), directory.parent.resolve() / directory.name
+    return (str(real.relative_to(home)), "") if real.is_relative_to(home) else (str(directory), str(common))
 
 
-def _entries(repo: Handle) -> list[tuple[str, str]]:
-    """Return the list: paths below :func:`_home` with no owner, and absolute ones with the owner's git directory.
+def _entries(outputs: Path) -> list[tuple[str, str]]:
+    """Return the list in a file: paths below :func:`_home` with no owner, absolute ones with the owner's git directory.
 
     Damage reads as nothing, and is repaired by the next checkout.
     """
     try:
-        value = json.loads(repo.outputs.read_bytes()) if repo.outputs.is_file() else []
+        value = json.loads(outputs.read_bytes()) if outputs.is_file() else []
     except (ValueError, RecursionError):
         return []
     return [entry for entry in map(_entry, value if isinstance(value, list) else []) if entry is not None]

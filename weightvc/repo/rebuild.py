@@ -4,6 +4,7 @@ The proof: every rebuilt model is built once more from a twin store, into which 
 of the remaining tasks were linked. A tensor that still depended on a removed task could not come out equal there.
 """
 
+import os
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from weightvc.store.local import LocalStore
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.progress import Progress
+from weightvc.util.text import listed
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,12 @@ class Rebuild:
         return f"{still}it {why}; move them away and run {again}"
 
     def _directories(self) -> Iterator[Target]:
+        gone = []
         for directory in output.recorded(self._repo):
             try:
                 lock = output.read_lock(directory)
             except NotFound:
+                gone += [] if os.path.lexists(directory) else [str(directory)]
                 continue
             except WeightvcError as error:
                 self.unproved.append(str(directory))
@@ -123,6 +127,10 @@ class Rebuild:
                 continue
             if any(task.uuid in self._uuids for task in lock.tasks):
                 yield Target(directory.name, lock.recipe, directory, lock)
+        if gone:
+            self.warnings.append(
+                f"not found: {listed(gone)}; a model that was moved from there may still hold the task"
+            )
 
     def _gone(self, target: Target) -> list[str]:
         """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""
