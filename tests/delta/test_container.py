@@ -81,3 +81,17 @@ def test_a_newer_bundle_asks_for_an_upgrade():
     with pytest.raises(Unsupported, match=r"^obj: object format version 2 is unknown$") as caught:
         container.members(memoryview(data), "obj")
     assert caught.value.hint == "upgrade weightvc"
+
+
+def test_a_header_that_is_remembered_is_refused_under_each_objects_own_name():
+    for where in ("one", "two"):
+        with pytest.raises(Corrupt, match=f"^{where}: the header is not in canonical form$"):
+            container.members(memoryview(lying(b'{"sizes":[3 ]}')), where)
+
+
+def test_long_headers_are_read_each_time_and_not_kept():
+    before = container._remembered.cache_info().currsize
+    made = container.bundle([b"x"] * 5_000)
+
+    assert len(container.members(memoryview(made), "one")) == 5_000
+    assert container._remembered.cache_info().currsize == before

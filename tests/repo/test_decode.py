@@ -133,3 +133,14 @@ def test_an_exact_checkout_checks_every_digest(two, templates, tmp_path):
     assert (ran.code, ran.out) == (4, "")
     assert f"{NAME} does not have the digest that its manifest states" in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_is_open_already_is_used_if_it_is_the_right_one(opened, models, templates):
+    base, alpha, reader = opened
+    right, wrong = (reader.open(base.by_name[name]) for name in (NAME, "pooler.weight"))
+    wanted = models.read(templates.alpha)[NAME].numpy().tobytes()
+
+    assert reader.open(alpha.by_name[NAME], base=right).base is right
+    for given in (right, wrong):
+        assert bytes(reader.open(alpha.by_name[NAME], base=given).read()) == wanted
+    assert reader.open(base.by_name[NAME], base=wrong).base is None

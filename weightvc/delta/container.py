@@ -5,8 +5,9 @@ against the bytes at hand before it is used, and each content has exactly one va
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -23,6 +24,9 @@ CHUNK = 512 * 1024
 """Raw bytes of every chunk but a tensor's last. Fixed by the format version: four such buffers fit a core's L2."""
 
 _PREFIX = struct.Struct("<4sBBI")
+_SHORT = 1024
+"""Bytes of a header that is remembered; that of a bundle may have megabytes."""
+
 _FRAME = struct.Struct("<IQ")
 
 
@@ -39,7 +43,7 @@ def head(kind: Kind, header: dict[str, canon.Json]) -> bytes:
     return _PREFIX.pack(MAGIC, VERSION, kind, len(text)) + text
 
 
-def split(data: memoryview, kind: Kind, keys: set[str], where: str) -> tuple[dict[str, canon.Json], memoryview]:
+def split(data: memoryview, kind: Kind, keys: set[str], where: str) -> tuple[Mapping[str, canon.Json], memoryview]:
     """Return an object's header and body.
 
     Args:
@@ -63,14 +67,23 @@ def split(data: memoryview, kind: Kind, keys: set[str], where: str) -> tuple[dic
     if len(text) != length:
         raise Corrupt(f"{where}: the header is cut short")
     try:
-        header = canon.parse(text, f"{where}: header")
+        header = _remembered(text) if length <= _SHORT else _canonical(text)
     except BadInput as error:
-        raise Corrupt(error.what) from None
+        raise Corrupt(f"{where}: {error.what}") from None
     if not isinstance(header, dict) or header.keys() != keys:
         raise Corrupt(f"{where}: the header does not have exactly the names {', '.join(sorted(keys))}")
-    if canon.dumps(header) != text:
-        raise Corrupt(f"{where}: the header is not in canonical form")
     return header, data[_PREFIX.size + length :]
+
+
+def _canonical(text: bytes) -> canon.Json:
+    header = canon.parse(text, "header")
+    if canon.dumps(header) != text:
+        raise BadInput("the header is not in canonical form")
+    return header
+
+
+_remembered = lru_cache(maxsize=256)(_canonical)
+"""Small tensors of one kind have one header, and parsing it is most of what opening them takes."""
 
 
 def frame(body: bytes, raw: "ReadableBuffer") -> bytes:

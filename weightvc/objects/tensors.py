@@ -54,7 +54,7 @@ class TensorSpec:
         label = f"tensor {printable(self.name)[:80]!r}"
         if not self.name or len(self.name.encode("utf-8", "surrogatepass")) > MAX_NAME:
             raise BadInput(f"{label}: a name has 1 to {MAX_NAME} bytes")
-        if any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in self.name):
+        if not self.name.isprintable() and any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in self.name):
             raise BadInput(f"{label}: a name holds no control characters")
         if self.name == "__metadata__":
             raise BadInput(f"{label}: safetensors reserves this name", "rename the tensor")

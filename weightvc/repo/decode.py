@@ -78,21 +78,28 @@ class Reader:
         }
         self._bundles: dict[ObjectId, list[memoryview]] = {}
 
-    def open(self, entry: Entry, section: Section = "tensors") -> Decoder:
+    def open(self, entry: Entry, section: Section = "tensors", base: Decoder | None = None) -> Decoder:
         """Return the decoder of an entry.
+
+        Args:
+            entry: What to read.
+            section: The list that it is in.
+            base: The decoder of the base tensor that it may need, if the caller has that one already.
 
         Raises:
             Missing: an object that it needs is absent.
             Corrupt: the object is not this tensor's encoding, or the base has no such tensor.
         """
-        base = None
-        if entry.of is not None:
+        if entry.of is None:
+            base = None
+        else:
             partner = self._base[section].get(entry.of)
             if partner is None or not partner.spec.same_kind(entry.spec):
                 raise Corrupt(f"{printable(entry.spec.name)}: the base has no such tensor {printable(entry.of)}")
             if entry.state == "same" and partner.digest != entry.digest:
                 raise Corrupt(f"{printable(entry.spec.name)}: said to equal the base's tensor, but does not")
-            base = self.open(partner, section)
+            if base is None or base.entry is not partner:
+                base = self.open(partner, section)
         return Decoder(entry, None if entry.place is None else self._encoded(entry, entry.place), base)
 
     def _encoded(self, entry: Entry, place: Place) -> Encoded:

@@ -209,8 +209,9 @@ class Materializer:
         return flat.view(plan.spec.shape)
 
     def _vectors(self, plan: TensorPlan) -> Vectors:
-        sources = [(self.plan.weights[at], self._reader.open(entry)) for at, entry in plan.sources]
-        return Vectors(self._reader.open(plan.base), sources, self._workspace, special=self._special)
+        base = self._reader.open(plan.base)
+        sources = [(self.plan.weights[at], self._reader.open(entry, base=base)) for at, entry in plan.sources]
+        return Vectors(base, sources, self._workspace, special=self._special)
 
 
 def _overflow(plan: TensorPlan) -> Conflict:

@@ -8,12 +8,13 @@ from weightvc.util.errors import UsageError
 
 _SHOWN = 10
 _FEW = 3
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F}
 
 
 def printable(text: str) -> str:
     """Escape control and bidirectional characters, so that a hostile name cannot drive a terminal."""
-    return "".join(c if c.isprintable() and ord(c) not in _BIDI else f"\\u{ord(c):04x}" for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def encodable(text: str, what: str) -> str:
