@@ -233,6 +233,7 @@ def test_the_scale_gives_the_mean_norm_of_the_tasks(name):
         "predictions.decoder.weight", "gpt_neox.embed_in.weight", "embed_out.weight", "tok_emb.weight",
         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "proj_out.weight",
         "layers.0.relative_position_bias_table", "generator_lm_head.weight",
+        "lm_head", "wte", "pos_emb", "visual.positional_embedding", "position_bias",
     ],
 )  # fmt: skip
 def test_tables_and_tied_heads_are_not_projected(tensor_name):

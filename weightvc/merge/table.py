@@ -24,7 +24,7 @@ GROUP = "weightvc.merge_methods"
 """Entry-point group of methods from other packages."""
 
 OTHER = (
-    "*embed*,emb.*,*[._]emb.*,*wte.*,*wpe.*,*positional_*,*[._]position_*,*lm_head.*,shared.*,*.shared.*,"
+    "*embed*,emb,emb.*,*[._]emb,*[._]emb.*,*wte*,*wpe*,*positional*,position_*,*[._]position_*,*lm_head*,shared.*,*.shared.*,"
     "*relative_attention_bias.*,*predictions.decoder.*,*vocab_projector.*,*lm_loss.*,proj_out.weight"
 )
 """Names of token and position tables, and of output layers that are commonly tied to them.
