@@ -5,6 +5,8 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from weightvc.repo import output
+
 
 def test_a_directory_is_rebuilt_from_the_versions_that_it_was_made_of(lab, adding):
     repo = lab.repo(*adding("amber", "bonsai", "chess"))
@@ -79,6 +81,21 @@ def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_named(lab, adding):
     assert damaged.startswith(f"{lab.out / 'broken'} may still hold the task: ")
     assert gone == f"not found: {lab.out / 'gone'}; a model that was moved from there may still hold the task"
     assert reverted.unproved == (str(lab.out / "broken"),)
+    assert [path.name for path in output.recorded(repo)] == ["broken"]
+    assert len(repo.revert("bonsai", jobs=1).warnings) == 1
+
+
+def test_a_directory_on_a_disk_that_is_not_mounted_is_named_until_it_is_back(lab, adding):
+    repo = lab.repo(*adding("amber", "bonsai"))
+    repo.checkout(output=lab.out / "disk" / "model", jobs=1)
+    (lab.out / "disk").rename(lab.out / "unmounted")
+    says = f"not found: {lab.out / 'disk/model'}; a model that was moved from there may still hold the task"
+    for _ in range(2):
+        assert repo.revert("bonsai", jobs=1).warnings == (says,)
+    (lab.out / "unmounted").rename(lab.out / "disk")
+    again = repo.revert("bonsai", jobs=1)
+    assert again.warnings == ()
+    assert again.rebuilt[0].output == str(lab.out / "disk/model")
 
 
 def test_a_recipe_that_makes_no_model_any_more_is_named_and_the_rest_rebuilt(lab, adding):

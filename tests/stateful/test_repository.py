@@ -78,7 +78,7 @@ class Commands(RuleBasedStateMachine):
     """The model: ``history`` holds a tree for each commit, newest last, and ``staged`` what the next one changes.
 
     ``last`` keeps dear commands from coming several times in a row, as Hypothesis likes to have them; ``deleted`` says
-    that a directory that a checkout wrote is gone, which every later revert names.
+    that a directory that a checkout wrote is gone, which the next rebuild names.
     """
 
     def __init__(self, world):
@@ -146,6 +146,7 @@ class Commands(RuleBasedStateMachine):
             assert all(line.proved for line in done.rebuilt)
             gone = [warning for warning in done.warnings if warning.startswith("not found: ")]
             assert (len(gone), len(done.warnings)) == (self.deleted, len(dangling) + self.deleted)
+            self.deleted = False
         again = self.repo.revert(name, rebuild=False, jobs=1)
         assert (again.commit, again.tasks, again.audit) == (None, (name,), done.audit)
 

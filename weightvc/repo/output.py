@@ -197,6 +197,15 @@ def recorded_while(repo: Handle, directory: Path) -> Iterator[list[str]]:
     _change(repo, directory, known=True)  # another one, which had begun before and failed, may have taken it out
 
 
+def forget(repo: Handle, directory: Path) -> None:
+    """Take a directory that is gone off the list; where nothing can be written, it stays."""
+    try:
+        _change(repo, directory, known=False)
+    except OSError as error:
+        if error.errno not in fsio.READ_ONLY:
+            raise
+
+
 def recorded(repo: Handle) -> list[Path]:
     """Return every directory that checkout wrote, as far as this repository knows.
 

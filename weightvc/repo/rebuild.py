@@ -77,6 +77,7 @@ class Rebuild:
         self._device = device
         self._jobs = jobs
         self._proved: dict[tuple[str, ...], Version] = {}
+        self._missing: list[Path] = []
         self.warnings: list[str] = []
         self.unproved: list[str] = []
 
@@ -101,6 +102,9 @@ class Rebuild:
                 else:
                     tasks = tuple(map(str, target.recipe.without(self._gone(target)).tasks))
                     yield Rebuilt(target.label, tasks, was, after, where, proved=True)
+        for directory in self._missing:
+            if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
+                output.forget(self._repo, directory)
 
     def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
         why = error.what if isinstance(error, WeightvcError) else str(error)
@@ -114,12 +118,11 @@ class Rebuild:
         return f"{still}it {why}; move them away and run {again}"
 
     def _directories(self) -> Iterator[Target]:
-        gone = []
         for directory in output.recorded(self._repo):
             try:
                 lock = output.read_lock(directory)
             except NotFound:
-                gone += [] if os.path.lexists(directory) else [str(directory)]
+                self._missing += [] if os.path.lexists(directory) else [directory]
                 continue
             except WeightvcError as error:
                 self.unproved.append(str(directory))
@@ -127,10 +130,9 @@ class Rebuild:
                 continue
             if any(task.uuid in self._uuids for task in lock.tasks):
                 yield Target(directory.name, lock.recipe, directory, lock)
-        if gone:
-            self.warnings.append(
-                f"not found: {listed(gone)}; a model that was moved from there may still hold the task"
-            )
+        if self._missing:
+            gone = listed(list(map(str, self._missing)))
+            self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
 
     def _gone(self, target: Target) -> list[str]:
         """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""
