@@ -14,14 +14,14 @@ from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta import values
 from weightvc.delta.codec import CHUNK
 from weightvc.objects.ids import Version, task_name
-from weightvc.objects.manifest import TIME, Manifest, Parent
+from weightvc.objects.manifest import TIME, Manifest
 from weightvc.objects.tensors import MERGED, TensorSpec
-from weightvc.repo import snapshot, stage
+from weightvc.repo import lineage, snapshot, stage
 from weightvc.repo.align import Alignment, align
 from weightvc.repo.decode import Reader
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
-from weightvc.util.errors import BadInput, NotFound
+from weightvc.util.errors import BadInput
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import Note, printable
 
@@ -87,7 +87,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     """
     task_name(name)
     state = load(repo)
-    lineage = _lineage(state, options.derived_from)
+    beside, notes = lineage.found(path, name)
+    parents = lineage.union((*lineage.named(state, options.derived_from), *beside))
     with open_checkpoint(path) as checkpoint:
         base = {entry.spec.name: entry.spec for entry in state.base.tensors}
         matched = align(checkpoint.tensors, base)
@@ -96,7 +97,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             _refuse_unrelated(path, matched, _comparable(checkpoint, base, matched), relative)
         if options.dry_run:
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
-            return replace(planned, change="version" if name in state.tasks else "new")
+            notes += planned.notes + lineage.notes(state, parents, None)
+            return replace(planned, change="version" if name in state.tasks else "new", notes=notes)
         shot = snapshot.take(
             checkpoint,
             repo.store,
@@ -109,8 +111,9 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         kind = checkpoint.kind
     identity, added = _identity(repo, state, name)
     manifest = Manifest(
-        shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, lineage, shot.nonfinite
+        shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, parents, shot.nonfinite
     )
+    notes += lineage.notes(state, parents, manifest)
     change = _stage(repo, state, manifest)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
@@ -121,7 +124,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         stored_bytes=sum(manifest.objects().values()),
         codec=options.store.codec,
         relative_norm=relative,
-        notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base),
+        notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base) + notes,
         staged=manifest != state.tasks.get(name),
         change=change,
     )
@@ -162,23 +165,6 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
         newest = datetime.strptime(max(times), TIME).replace(tzinfo=UTC)
         now = max(now, newest if newest == _LAST else newest + timedelta(microseconds=1))
     return str(uuid.uuid4()), now.strftime(TIME)
-
-
-def _lineage(state: State, sources: Sequence[str]) -> tuple[Parent, ...]:
-    """Return the task versions behind tasks and recipes that a task was trained from."""
-    names: list[str] = []
-    for source in sources:
-        if source in state.tasks:
-            names.append(source)
-        elif source in state.recipes:
-            names += [weighted.task for weighted in state.recipes[source].tasks]
-        else:
-            raise NotFound(
-                f"--derived-from {printable(source)}: no task or recipe of that name is committed",
-                "run `wvc status` to see the tasks, `wvc recipe list` the recipes",
-            )
-    manifests = [state.task(name) for name in dict.fromkeys(names)]
-    return tuple(Parent(str(m.task), str(m.uuid), m.version) for m in manifests)
 
 
 def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, names: Mapping[str, str]) -> float | None:
