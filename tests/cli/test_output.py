@@ -323,7 +323,7 @@ def test_revert(family, told, tmp_path):
         "rebuilt out in OUT: ID, equal to a build that never had the task\n"
         "computed recipe prod to compare, nothing on disk: ID, equal to a build that never had the task\n"
         "computed recipe default to compare, nothing on disk: ID, equal to a build that never had the task\n"
-        "history still holds it: its SIZE stay in the store until a purge\n"
+        "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )
 
 
@@ -343,7 +343,7 @@ def test_revert_of_the_last_task(told, two):
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
         "computed recipe default to compare, nothing on disk: ID (no task is left: the base), "
         "equal to a build that never had the task\n"
-        "history still holds it: its SIZE stay in the store until a purge\n"
+        "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )
 
 
@@ -361,8 +361,10 @@ def test_verify(two, told, tmp_path):
 
 
 def test_fsck(two, told, masked):
-    assert told("fsck") == "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them\nno problems found\n"
-    assert told("fsck", "--full").startswith("3 manifests, 3 objects, SIZE, read and compared\n")
+    assert (
+        told("fsck") == "3 manifests; 3 of 3 objects, SIZE, present; `wvc fsck --full` reads them\nno problems found\n"
+    )
+    assert told("fsck", "--full").startswith("3 manifests; 3 of 3 objects, SIZE, read and compared\n")
     oid = next(entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry)
     two.object_file(oid).unlink()
 
@@ -371,7 +373,7 @@ def test_fsck(two, told, masked):
     assert ran.code == 1
     assert masked(ran.out).splitlines() == [
         "task beta: 1 of 1 objects missing",
-        "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them",
+        "3 manifests; 3 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
         "1 problems found",
     ]
     names = [
@@ -383,7 +385,7 @@ def test_fsck(two, told, masked):
         "task beta: 1 of 1 objects missing",
         "missing: ID: not in the store",
         f"  needed by {', '.join(names[:10])} and 3 more",
-        "3 manifests, 3 objects, SIZE, present; `wvc fsck --full` reads them",
+        "3 manifests; 3 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
         "1 problems found",
     ]
 
@@ -459,7 +461,10 @@ def test_fsck_names_what_no_tensor_needs(two):
     ran = two.run("fsck")
 
     assert ran.code == 1
-    assert [line.partition(": ")[0] for line in ran.out.splitlines()[:2]] == ["manifest", "manifest"]
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()[:2]] == [
+        "manifest .wvc/tasks/alpha.json",
+        "manifest HEAD",
+    ]
     assert "needed by" not in ran.out
 
 

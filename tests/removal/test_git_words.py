@@ -72,10 +72,10 @@ def test_merge_of_a_removal_with_a_recipe_of_the_task_is_found_by_name(lab, addi
     repo = lab.repo(*steps, ["save", "prod", {"tasks": ["bonsai", "amber"]}], ["commit"])
     lab.take(repo, ["git", "merge", "-q", "--no-edit", "main"])
     assert lab.order(repo) == ["amber"]
-    with pytest.raises(NotFound, match=r"no task 'bonsai' at .* \(it was removed; .*\); the tasks are: amber"):
+    with pytest.raises(NotFound, match="recipe prod names what is no task here: bonsai"):
         lab.digest(repo, recipe="prod")
     (finding,) = repo.fsck().findings
-    assert (finding.kind, finding.what, finding.costs) == ("recipe", "prod", ("bonsai",))
+    assert (finding.kind, finding.what, finding.costs) == ("recipe", "prod", ())
 
 
 def test_merge_with_a_branch_that_never_had_the_removal_does_not_bring_the_task_back(lab, adding):

@@ -129,7 +129,7 @@ def test_a_damaged_staged_manifest(two, templates):
     assert [f["what"] for f in found.json["findings"]] == ["staged .wvc/tasks/new.json"]
 
 
-def test_a_recipe_of_a_task_that_is_gone(two):
+def test_a_recipe_of_a_task_that_is_gone(two, refused):
     two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
     two.wvc("commit", "-m", "Save it")
     two.git("rm", "-q", ".wvc/tasks/alpha.json")
@@ -139,8 +139,38 @@ def test_a_recipe_of_a_task_that_is_gone(two):
 
     assert found.code == 1
     assert found.json["findings"] == [
-        {"kind": "recipe", "what": "prod", "costs": ["alpha"], "detail": "names tasks that HEAD lacks: alpha"}
+        {"kind": "recipe", "what": "prod", "costs": [], "detail": "names what is no task here: alpha"}
     ]
+    assert two.run("fsck").out.startswith("recipe prod: names what is no task here: alpha\n3 manifests; ")
+    assert "recipe prod makes no model: names what is no task here: alpha\n" in two.wvc("status")
+    refused(
+        two, 3, "checkout", "--recipe", "prod", says="recipe prod names what is no task here: alpha",
+        hint="write it anew with `wvc recipe save prod --tasks a,b`, or add the tasks again",
+    )  # fmt: skip
+
+
+def test_a_recipe_that_cannot_be_read_stops_only_those_who_ask_for_it(two, refused):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
+    two.wvc("commit", "-m", "Save it")
+    path = two.path / ".wvc/recipes/prod.toml"
+    path.write_text("<<<<<<< HEAD\n" + path.read_text())
+    two.git("commit", "-qam", "in the middle of a conflict")
+    says = ".wvc/recipes/prod.toml: not valid TOML ("
+    hint = (
+        "correct .wvc/recipes/prod.toml and `git commit` it, or write it anew with `wvc recipe save prod --tasks a,b`"
+    )
+
+    for command in (["checkout", "--recipe", "prod"], ["recipe", "show", "prod"], ["recipe", "rm", "prod"]):
+        refused(two, 3, *command, says=says, hint=hint)
+    assert two.run("--json", "fsck").json["findings"][0]["what"] == "prod"
+    assert f"recipe prod makes no model: {says}" in two.wvc("status")
+    for command in (["log"], ["show", "alpha"], ["recipe", "list"], ["checkout", "--tasks", "alpha"]):
+        two.wvc(*command)
+    (warning,) = two.json("revert", "beta")["warnings"]
+    assert warning.startswith(f"recipe prod was left as it is: {says}")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Mended")
+    assert two.json("fsck")["ok"]
 
 
 def test_objects_that_nothing_refers_to_are_counted_and_no_problem(two, models, tmp_path):

@@ -386,10 +386,28 @@ def test_what_history_still_holds(two, templates):
 
     assert (shared["same"], shared["kept_bytes"], own["same"]) == (["twin"], 0, [])
     assert own["kept_bytes"] >= sum(two.object_file(oid).stat().st_size for oid in objects) > 0
-    assert "the same weights are still task twin\n" in two.wvc("revert", "alpha", "--no-rebuild")
-    assert f"its {own['kept_bytes'] / 1024:.1f} KiB stay in the store until a purge\n" in two.wvc(
+    says = "task twin has the same weights as alpha: models with it still hold them"
+    assert (shared["warnings"], own["warnings"]) == ([says], [])
+    assert f"warning: {says}\n" in two.run("revert", "alpha", "--no-rebuild").err
+    assert two.json("revert", "alpha")["warnings"] == [says]
+    assert f"its {own['kept_bytes'] / 1024:.1f} KiB stay in the store, and older revisions check out\n" in two.wvc(
         "revert", "beta", "-n"
     )
+
+
+def test_what_history_holds_counts_every_version(two, models, tmp_path):
+    first = {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
+    two.put("beta", models.write(tmp_path / "later", models.tuned(models.base(), 7)))
+    both = first | {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
+    assert two.json("revert", "beta", "-n")["kept_bytes"] >= sum(two.object_file(oid).stat().st_size for oid in both)
+
+    path = two.path / ".wvc/tasks/beta.json"
+    whole = path.read_text()
+    path.write_text("{}")
+    two.git("commit", "-qam", "damaged")
+    path.write_text(whole)
+    two.git("commit", "-qam", "mended")
+    assert two.json("revert", "beta")["tasks"] == ["beta"]
 
 
 def test_a_removed_task_of_a_living_name_is_another_matter(two, templates, tmp_path):

@@ -37,11 +37,12 @@ def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
     for finding in result.findings:
         if finding.kind == "missing" and not verbose:
             continue
-        yield f"{finding.kind}: {finding.what}: {finding.detail}"
+        yield f"{finding.kind} {finding.what}: {finding.detail}"
         if finding.costs:
             yield f"  needed by {listed(finding.costs)}"
+    here = result.objects - len(missing)
     how = "read and compared" if result.full else "present; `wvc fsck --full` reads them"
-    yield f"{result.manifests} manifests, {result.objects} objects, {size(result.bytes)}, {how}"
+    yield f"{result.manifests} manifests; {here} of {result.objects} objects, {size(result.bytes)}, {how}"
     if result.unreferenced:
         yield f"{result.unreferenced} objects that nothing refers to"
     yield "no problems found" if result.ok else f"{len(result.findings)} problems found"

@@ -59,10 +59,8 @@ def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
         left = "" if rebuilt.tasks else " (no task is left: the base)"
         done = "rebuilt" if rebuilt.output else "computed"
         yield f"{done} {_where(rebuilt)}: {rebuilt.after[:16]}{left}, equal to a build that never had the task"
-    if result.same:
-        yield f"the same weights are still task {listed(result.same)}"
     if result.kept_bytes:
-        yield f"history still holds it: its {size(result.kept_bytes)} stay in the store until a purge"
+        yield f"history still holds it: its {size(result.kept_bytes)} stay in the store, and older revisions check out"
 
 
 def _where(model: "Planned | Rebuilt") -> str:

@@ -14,7 +14,6 @@ from weightvc.repo.state import load
 from weightvc.util import parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,7 @@ def _head(repo: Handle) -> list[Finding]:
         raise
     except WeightvcError as error:
         return [Finding("manifest", "HEAD", (), error.what)]
-    findings = []
-    for name, recipe in state.recipes.items():
-        unknown = [weighted.task for weighted in recipe.tasks if weighted.task not in state.tasks]
-        if unknown:
-            findings.append(Finding("recipe", name, tuple(unknown), f"names tasks that HEAD lacks: {listed(unknown)}"))
-    return findings
+    return [Finding("recipe", name, (), wrong) for name, wrong in state.unusable().items()]
 
 
 def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> tuple[int, Finding | None]:

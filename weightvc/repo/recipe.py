@@ -75,6 +75,7 @@ def _recipes(repo: Handle) -> dict[str, tuple[Recipe, bool]]:
 def _find(repo: Handle, name: str) -> tuple[Recipe, bool]:
     recipes = _recipes(repo)
     if name not in recipes:
+        load(repo).recipe(name)  # which says what is wrong with one that cannot be read
         raise NotFound(
             f"no recipe {printable(name)!r}; the recipes are: {_or_none(sorted(recipes))}",
             meant(name, recipes, "make one with `wvc recipe save NAME --tasks a,b`"),

@@ -135,6 +135,9 @@ def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
         raise UsageError("--tasks and --recipe exclude each other", "give one of them")
     if request.recipe is not None:
         recipe = _named(repo, state, request.recipe)
+        if recipe in state.recipes.values() and request.recipe in (unusable := state.unusable()):
+            anew = f"write it anew with `wvc recipe save {request.recipe} --tasks a,b`, or add the tasks again"
+            raise NotFound(f"recipe {request.recipe} {unusable[request.recipe]}", anew)
     else:
         recipe = state.default_recipe()
         if request.tasks is not None:
@@ -150,8 +153,8 @@ def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
 
 
 def _named(repo: Handle, state: State, name: str) -> Recipe:
-    if name in state.recipes:
-        return state.recipes[name]
+    if (recipe := state.recipe(name)) is not None:
+        return recipe
     if is_task_name(name) and (staged := stage.changes(repo).get(recipe_path(name))):
         return Recipe.from_bytes(staged, name)
     path = Path(name)

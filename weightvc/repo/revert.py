@@ -1,7 +1,7 @@
 """Revert: a commit that takes tasks out, and a rebuild of what contained them."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from weightvc.repo import stage
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, has_wvc, load, load_commit
-from weightvc.util.errors import Conflict, Interrupted, NotFound, RequestError
+from weightvc.util.errors import Conflict, Interrupted, NotFound, RequestError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import encodable, listed
 
@@ -59,8 +59,9 @@ class Reverted:
     Without a ``commit`` it was a dry run, the task was only staged, or it had been taken out before.
 
     ``same`` are living tasks of the same version as one that is taken out. ``kept_bytes`` counts what the store holds
-    of it for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names directories
-    and recipes that could not be rebuilt and proved; ``warnings`` say why. A dry run fills ``would_rebuild``.
+    of all its versions for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names
+    directories and recipes that could not be rebuilt and proved; ``warnings`` say why. A dry run fills
+    ``would_rebuild``.
     """
 
     commit: str | None
@@ -106,8 +107,19 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     gone, kept = (names + derived, []) if options.cascade else (names, derived)
     recipes = tuple(sorted(n for n, r in before.recipes.items() if any(w.task in gone for w in r.tasks)))
     removed = [before.tasks[name] for name in gone]
-    same, kept_bytes = _same_weights(before, gone, removed), _kept_bytes(repo, before, gone)
-    result = Reverted(None, names[0], tuple(gone), recipes, tuple(kept), (), None, same, kept_bytes)
+    same = _same_weights(before, gone, removed)
+    result = Reverted(
+        None,
+        names[0],
+        tuple(gone),
+        recipes,
+        tuple(kept),
+        (),
+        None,
+        same,
+        _kept_bytes(repo, before, removed),
+        warnings=_remaining(before, names[0], same),
+    )
     work = _rebuild(repo, names[0], removed, options)
     if options.dry_run:
         return _planned(work, before, result, options)
@@ -115,7 +127,10 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     at = datetime.now(UTC).isoformat()
     done = commits.commit(repo.git, lambda tip: _changes(load_commit(repo, str(tip)), gone, kept, options, at), message)
     result = replace(
-        result, commit=done.commit, audit=removal_path(str(removed[0].uuid)), warnings=tuple(done.warnings)
+        result,
+        commit=done.commit,
+        audit=removal_path(str(removed[0].uuid)),
+        warnings=(*result.warnings, *done.warnings),
     )
     with _resumable(result):
         _unstage(repo, gone)
@@ -128,7 +143,9 @@ def _again(repo: Handle, state: State, records: Sequence[Removal], options: Opti
     recipes = tuple(sorted({name for record in records for name in record.recipes}))
     dependants = tuple(name for name in records[0].dependants if name in state.tasks)
     audit, same = removal_path(records[0].uuid), _same_weights(state, (), records)
-    result = Reverted(None, tasks[0], tasks, recipes, dependants, (), audit, same)
+    result = Reverted(
+        None, tasks[0], tasks, recipes, dependants, (), audit, same, warnings=_remaining(state, tasks[0], same)
+    )
     work = _rebuild(repo, tasks[0], records, options)
     if options.dry_run:
         return _planned(work, state, result, options)
@@ -156,7 +173,7 @@ def _rebuild(repo: Handle, name: str, removed: Sequence[Manifest | Removal], opt
 def _planned(work: Rebuild, state: State, result: Reverted, options: Options) -> Reverted:
     targets = work.targets(state, result.recipes) if options.rebuild else []
     planned = tuple(Planned(t.label, None if t.directory is None else str(t.directory)) for t in targets)
-    return replace(result, would_rebuild=planned, warnings=tuple(work.warnings))
+    return replace(result, would_rebuild=planned, warnings=(*result.warnings, *work.warnings))
 
 
 def _rebuilt(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
@@ -184,11 +201,24 @@ def _same_weights(state: State, gone: Collection[str], removed: Sequence[Manifes
     return tuple(name for name, task in state.tasks.items() if name not in gone and task.version in versions)
 
 
-def _kept_bytes(repo: Handle, state: State, gone: Collection[str]) -> int:
-    """Return the bytes of the store's objects that ``gone`` uses and neither the base nor another task does."""
-    living = {oid for name, task in state.tasks.items() if name not in gone for oid in task.objects()}
-    used = {oid for name in gone for oid in state.tasks[name].objects()} - living - {*state.base.objects()}
-    return sum(repo.store.size(oid) or 0 for oid in used)
+def _remaining(state: State, name: str, same: Sequence[str]) -> tuple[str, ...]:
+    """Return warnings about what keeps a removed task's weights in models, or may."""
+    held = [f"task {listed(same)} has the same weights as {name}: models with it still hold them"] if same else []
+    return (*held, *(f"recipe {label} was left as it is: {error}" for label, error in state.broken.items()))
+
+
+def _kept_bytes(repo: Handle, state: State, removed: Sequence[Manifest]) -> int:
+    """Return the bytes of the store's objects that some version of ``removed`` uses, and nothing that lives does."""
+    uuids = {task.uuid for task in removed}
+    living = {oid for task in state.tasks.values() if task.uuid not in uuids for oid in task.objects()}
+    paths = tuple(task_path(str(task.task)) for task in removed)
+    versions = list(removed)
+    for path, blobs in repo.git.all_blobs(paths).items():
+        for data in repo.git.read_blobs(sorted(blobs)).values():
+            with suppress(WeightvcError):  # a damaged one is fsck's business, and no reason to keep the task in
+                versions.append(Manifest.from_bytes(data, path))
+    used = {oid for version in versions if version.uuid in uuids for oid in version.objects()}
+    return sum(repo.store.size(oid) or 0 for oid in used - living - {*state.base.objects()})
 
 
 def _named(repo: Handle, state: State, target: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What a revision holds: the tracked files are the whole truth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from weightvc.objects.config import Config
@@ -9,14 +9,18 @@ from weightvc.objects.ids import is_task_name
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe, Weighted
 from weightvc.objects.removal import Removal
-from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle
-from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound
+from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle, recipe_path
+from weightvc.util.errors import BadInput, Corrupt, Missing, NotARepository, NotFound
 from weightvc.util.text import listed, meant, printable
 
 
 @dataclass(frozen=True)
 class State:
-    """The parsed tracked files of one commit. ``tasks`` stand in the default order, by (``added``, name)."""
+    """The parsed tracked files of one commit. ``tasks`` stand in the default order, by (``added``, name).
+
+    People write recipes by hand and merge them with git, so one that cannot be read stops only those who ask for it:
+    ``broken`` has the error of each.
+    """
 
     commit: str
     config: Config
@@ -24,12 +28,28 @@ class State:
     tasks: Mapping[str, Manifest]
     recipes: Mapping[str, Recipe]
     removals: Mapping[str, Removal]
+    broken: Mapping[str, BadInput] = field(default_factory=dict)
 
     def task(self, name: str) -> Manifest:
         """Return a task's manifest; an unknown task is a :class:`NotFound` that says what is known."""
         if name not in self.tasks:
             raise NotFound(self._unknown(name), meant(name, self.tasks, "run `wvc status` to see the tasks"))
         return self.tasks[name]
+
+    def recipe(self, name: str) -> Recipe | None:
+        """Return a named recipe, ``None`` if there is none; raise :class:`BadInput` if it cannot be read."""
+        if name in self.broken:
+            raise self.broken[name]
+        return self.recipes.get(name)
+
+    def unusable(self) -> dict[str, str]:
+        """Return the named recipes that make no model, with what is wrong with each."""
+        lacking = {
+            name: [weighted.task for weighted in recipe.tasks if weighted.task not in self.tasks]
+            for name, recipe in self.recipes.items()
+        }
+        wrong = {name: f"names what is no task here: {listed(tasks)}" for name, tasks in lacking.items() if tasks}
+        return dict(sorted((wrong | {name: error.what for name, error in self.broken.items()}).items()))
 
     def _unknown(self, name: str) -> str:
         gone = any(removal.task == name for removal in self.removals.values())
@@ -79,14 +99,14 @@ def load_commit(repo: Handle, commit: str) -> State:
         raise Missing(f"{BASE} is not in commit {commit[:12]}", "restore the file with git")
     base = Manifest.from_bytes(files[BASE], BASE)
     tasks = {name: _task(name, data, base) for name, data in _named(files, "tasks", ".json").items()}
-    recipes = {name: Recipe.from_bytes(data, name) for name, data in _named(files, "recipes", ".toml").items()}
+    recipes, broken = _recipes(_named(files, "recipes", ".toml"))
     removals = {
         PurePosixPath(path).stem: Removal.from_bytes(data, path)
         for path, data in files.items()
         if path.startswith(f"{TRACKED}/removals/")
     }
     ordered = dict(sorted(tasks.items(), key=lambda item: (item[1].added, item[0])))
-    return State(commit, config, base, ordered, recipes, removals)
+    return State(commit, config, base, ordered, recipes, removals, broken)
 
 
 def _named(files: Mapping[str, bytes], kind: str, suffix: str) -> dict[str, bytes]:
@@ -99,6 +119,18 @@ def _named(files: Mapping[str, bytes], kind: str, suffix: str) -> dict[str, byte
             raise Corrupt(f"{printable(path)} does not belong there", "remove the file with git")
         found[path.removeprefix(f"{TRACKED}/{kind}/").removesuffix(suffix)] = data
     return found
+
+
+def _recipes(files: Mapping[str, bytes]) -> tuple[dict[str, Recipe], dict[str, BadInput]]:
+    """Return the recipes by name, and the errors of those that cannot be read."""
+    recipes, broken = {}, {}
+    for name, data in files.items():
+        path, anew = recipe_path(name), f"write it anew with `wvc recipe save {name} --tasks a,b`"
+        try:
+            recipes[name] = Recipe.from_bytes(data, path)
+        except BadInput as error:
+            broken[name] = BadInput(error.what, f"correct {path} and `git commit` it, or {anew}")
+    return recipes, broken
 
 
 def _task(name: str, data: bytes, base: Manifest) -> Manifest:

@@ -1,6 +1,7 @@
 """Status: what is committed, what is staged, what somebody edited by hand, and what checkout wrote."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weightvc.objects.manifest import Manifest
@@ -28,6 +29,7 @@ class Status:
 
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
     ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them.
+    ``unusable`` are recipes that make no model, with the reason.
     """
 
     repository: str
@@ -40,6 +42,7 @@ class Status:
     outputs: tuple[str, ...]
     directories: tuple[Output, ...]
     edited: tuple[str, ...]
+    unusable: Mapping[str, str]
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -72,6 +75,7 @@ def status(repo: Handle) -> Status:
         outputs=tuple(directory.path for directory in directories),
         directories=directories,
         edited=edited(repo, state.commit),
+        unusable=state.unusable(),
     )
 
 
