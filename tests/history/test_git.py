@@ -5,7 +5,7 @@ import pytest
 
 from weightvc.history.git import GitDir, LogEntry, discover, init
 from weightvc.history.process import GitFailed
-from weightvc.util.errors import Missing, NotARepository, NotFound
+from weightvc.util.errors import Missing, NotARepository, NotFound, RequestError
 
 TASK = ".wvc/tasks/a.json"
 
@@ -73,6 +73,14 @@ def test_init_makes_a_repository(tmp_path):
     assert made.head() is None
     assert (made.git_dir / "HEAD").read_text() == "ref: refs/heads/main\n"
     assert init(made.work_tree) == made
+
+
+@pytest.mark.parametrize("count", ["abc", "-1", "1" * 20])
+def test_a_count_of_settings_that_is_none(repo, monkeypatch, count):
+    monkeypatch.setenv("GIT_CONFIG_COUNT", count)
+    with pytest.raises(RequestError, match=f"GIT_CONFIG_COUNT is '{count}', which is no number") as caught:
+        repo.git.head()
+    assert caught.value.hint == "unset it"
 
 
 def test_init_keeps_the_users_branch_name(tmp_path, scrubbed):

@@ -67,6 +67,13 @@ def test_the_bytes_are_these():
     ]
 
 
+def test_the_tasks_of_the_recipe_are_those_that_are_pinned():
+    words = "the tasks of its recipe are not those that it pins"
+    refused(changed(tasks=[]), words)
+    refused(changed(("recipe",), tasks=["support", "sales=0.7", "more"]), words)
+    refused(changed(("recipe",), tasks=["sales=0.7", "support"]), words)
+
+
 def test_what_is_written_is_read():
     ordered = replace(LOCK, tensors=(HEAD, PLAIN, MERGED))
     assert read(LOCK.to_bytes()) == ordered

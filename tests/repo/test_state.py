@@ -28,6 +28,24 @@ def test_tasks_stand_in_the_order_of_adding(two, templates):
     assert list(state.load(two.api()).tasks) == ["alpha", "beta", "aaa"]
 
 
+def test_two_tasks_of_one_uuid_are_refused(two, refused):
+    copied = two.path / ".wvc/tasks/alpha.json"
+    edit(two, ".wvc/tasks/twin.json", lambda _: copied.read_text().replace('"task":"alpha"', '"task":"twin"'))
+    refused(
+        two, 4, "revert", "alpha", says="tasks alpha and twin have the same UUID",
+        hint="remove the copy with git and add it anew",
+    )  # fmt: skip
+
+
+def test_a_file_that_no_wvc_wrote_is_refused_before_git_hands_it_over(two, refused, monkeypatch):
+    monkeypatch.setattr("weightvc.util.canon.MAX_BYTES", 20_000)
+    edit(two, ".wvc/tasks/big.json", lambda _: "x" * 20_001)
+    refused(
+        two, 4, "status", says="has 20001 bytes, more than any file of wvc",
+        hint="`git log --all --find-object` finds its commit",
+    )  # fmt: skip
+
+
 def test_outside_a_git_repository(wvc, tmp_path):
     for command in (["status"], ["log"], ["commit", "-m", "x"], ["add", "x", "--task", "y"], ["checkout"], ["fsck"],
                     ["show", "HEAD"], ["diff", "a"], ["recipe", "list"], ["revert", "x"]):  # fmt: skip

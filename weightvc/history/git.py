@@ -9,8 +9,8 @@ from pathlib import Path
 
 from weightvc.history import process
 from weightvc.history.process import GitFailed
-from weightvc.util import fsio
-from weightvc.util.errors import Missing, NotARepository, NotFound
+from weightvc.util import canon, fsio
+from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound
 from weightvc.util.text import printable
 
 _BATCH = 16
@@ -158,6 +158,12 @@ class GitDir:
     def _cat(self, names: Sequence[str]) -> list[bytes | None]:
         """Read one blob for each object name; ``None`` for an absent object or one that is no blob."""
         asked = b"".join(os.fsencode(name) + b"\n" for name in names)
+        sizes = process.run(self.work_tree, "cat-file", "--batch-check", "--buffer", stdin=asked)
+        for line in sizes.splitlines():  # before git hands over what would not fit
+            blob, last = line.split(b" ")[0], line.rpartition(b" ")[2]
+            if last.isdigit() and int(last) > canon.MAX_BYTES:
+                what = f"git's file {printable(os.fsdecode(blob))} has {int(last)} bytes"
+                raise Corrupt(f"{what}, more than any file of wvc", "`git log --all --find-object` finds its commit")
         out = process.run(self.work_tree, "cat-file", "--batch", "--buffer", stdin=asked)
         found: list[bytes | None] = []
         start = 0

@@ -128,7 +128,10 @@ def _environment(index: Path | None, settings: Mapping[str, str]) -> list[str]:
     unset = [part for name in os.environ if name.startswith("GIT_") and not _KEPT.match(name) for part in ("-u", name)]
     private = {} if index is None else {"core.splitIndex": "false"}
     chosen = {**_SETTINGS, **private, **settings}
-    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    count = os.environ.get("GIT_CONFIG_COUNT") or "0"
+    if not (count.isdecimal() and len(count) < 6):
+        raise RequestError(f"GIT_CONFIG_COUNT is {printable(count)[:40]!r}, which is no number", "unset it")
+    first = int(count)
     numbered = [f"GIT_CONFIG_COUNT={first + len(chosen)}"]
     for n, (key, value) in enumerate(chosen.items(), first):
         numbered += [f"GIT_CONFIG_KEY_{n}={key}", f"GIT_CONFIG_VALUE_{n}={value}"]

@@ -1,6 +1,5 @@
 """The tracked settings of a repository, `.wvc/config.toml`: an allow-list, never credentials or commands."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -8,7 +7,7 @@ from typing import Self
 import tomli_w
 
 from weightvc.objects.recipe import DEFAULT_METHOD, Scalar, scalars
-from weightvc.util import fields
+from weightvc.util import fields, toml
 from weightvc.util.errors import BadInput, Unsupported
 
 FORMAT = 1
@@ -40,10 +39,7 @@ class Config:
 
     @classmethod
     def _parse(cls, data: bytes, where: str) -> Self:
-        try:
-            doc = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{where}: not valid TOML ({error})") from None
+        doc = toml.parse(data, where)
         version = fields.typed(doc.get("format"), int, f"{where}: format")
         if version != FORMAT:
             raise Unsupported(

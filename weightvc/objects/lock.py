@@ -119,6 +119,8 @@ class Lock:
         )
         if lock.digest != doc["digest"]:
             raise BadInput(f"{where}: the tensors do not have the digest that the file states")
+        if [weighted.task for weighted in lock.recipe.tasks] != [task.task for task in lock.tasks]:
+            raise BadInput(f"{where}: the tasks of its recipe are not those that it pins")
         if lock.to_bytes() != data:
             raise BadInput(f"{where}: not as wvc writes it: lists out of order, or a default spelled out")
         return lock

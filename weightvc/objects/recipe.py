@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self, TypeAlias, get_args
@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import tomli_w
 
 from weightvc.objects.ids import task_name
-from weightvc.util import canon, fields
+from weightvc.util import canon, fields, toml
 from weightvc.util.canon import Json
 from weightvc.util.errors import BadInput, UsageError
 from weightvc.util.text import listed, printable
@@ -59,7 +59,7 @@ def parse_tasks(items: Iterable[str]) -> tuple[Weighted, ...]:
     """Parse a list of ``name[=coefficient]``; naming a task twice is a :class:`UsageError`."""
     tasks = tuple(Weighted.parse(item) for item in items)
     names = [weighted.task for weighted in tasks]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise UsageError(f"named twice: {listed(twice)}", "give each task one coefficient")
     return tasks
 
@@ -134,11 +134,7 @@ class Recipe:
             Unsupported: a newer schema.
         """
         try:
-            value: dict[str, Json] = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"{where}: not valid TOML ({error})", _HINT) from None
-        try:
-            return cls.from_json(value, where)
+            return cls.from_json(toml.parse(data, where), where)
         except BadInput as error:
             raise BadInput(error.what, error.hint or _HINT) from None
 

@@ -99,6 +99,7 @@ def load_commit(repo: Handle, commit: str) -> State:
         raise Missing(f"{BASE} is not in commit {commit[:12]}", "restore the file with git")
     base = Manifest.from_bytes(files[BASE], BASE)
     tasks = {name: _task(name, data, base) for name, data in _named(files, "tasks", ".json").items()}
+    _refuse_twins(tasks)
     recipes, broken = _recipes(_named(files, "recipes", ".toml"))
     removals = {
         PurePosixPath(path).stem: Removal.from_bytes(data, path)
@@ -140,6 +141,14 @@ def _task(name: str, data: bytes, base: Manifest) -> Manifest:
     if manifest.base != base.version:
         raise Corrupt(f"task {name} was taken from another base than this repository's", "restore it with git")
     return manifest
+
+
+def _refuse_twins(tasks: Mapping[str, Manifest]) -> None:
+    """Raise :class:`Corrupt` if two tasks have one UUID: a removal could not tell them apart."""
+    names: dict[str | None, str] = {}
+    for name, task in tasks.items():
+        if (other := names.setdefault(task.uuid, name)) != name:
+            raise Corrupt(f"tasks {other} and {name} have the same UUID", "remove the copy with git and add it anew")
 
 
 def _no_wvc(repo: Handle) -> NotARepository:
