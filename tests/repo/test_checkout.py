@@ -518,6 +518,69 @@ def test_what_a_killed_checkout_left_is_put_in_order(two, tmp_path, command):
     assert [task["task"] for task in lock["tasks"]] == (["alpha", "beta"] if command[1] == "-o" else ["beta"])
 
 
+def test_scratch_files_of_killed_processes_are_swept(two, tmp_path):
+    dead = int(subprocess.run(["sh", "-c", "echo $$"], check=True, stdout=-1).stdout)
+    scratch = two.path / ".git/wvc/tmp"
+    for command in (["checkout", "-o", tmp_path / "out"], ["revert", "alpha"]):
+        scratch.mkdir(exist_ok=True)
+        (scratch / f"tmp-{dead}-0123456789abcdef").write_bytes(b"x")
+        (scratch / f"tmp-{dead}-fedcba9876543210/objects").mkdir(parents=True)
+        (scratch / f"tmp-{os.getpid()}-0123456789abcdef").write_bytes(b"x")
+        (scratch / "notes").touch()
+        two.wvc(*command)
+        assert sorted(path.name for path in scratch.iterdir()) == ["notes", f"tmp-{os.getpid()}-0123456789abcdef"]
+
+
+def test_a_task_that_is_taken_out_during_a_checkout_is_not_published(two, tmp_path, monkeypatch):
+    from weightvc.repo.build import Builder
+    from weightvc.util.errors import Conflict
+
+    write = Builder.write
+
+    def during(*given):
+        monkeypatch.undo()
+        two.api().revert("alpha", jobs=1)
+        return write(*given)
+
+    monkeypatch.setattr(Builder, "write", during)
+    with pytest.raises(Conflict, match="alpha was taken out by `wvc revert` meanwhile; nothing was built") as caught:
+        two.api().checkout(output=tmp_path / "out", jobs=1)
+    assert caught.value.hint == "run it again"
+    assert not (tmp_path / "out").exists()
+    two.wvc("checkout", "HEAD~1", "--tasks", "alpha", "-o", tmp_path / "out")
+
+
+def test_a_neighbours_directory_is_not_taken_for_one_that_moved_along(two, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    first = type(two)(two.path.rename(tmp_path / "x/repo"))
+    first.wvc("checkout", "-o", tmp_path / "x/out")
+    shutil.copytree(tmp_path / "x/out", tmp_path / "y/out")
+    moved = type(two)(first.path.rename(tmp_path / "y/repo"))
+
+    done = moved.json("revert", "alpha")
+
+    assert [line["output"] for line in done["rebuilt"]] == [str(tmp_path / "y/out"), str(tmp_path / "x/out"), None]
+
+
+@pytest.mark.parametrize("entry", [["\ud800", ""], ["/x\ud800", "/y"], ["/x", "/y\0"]])
+def test_damage_in_the_list_of_checkouts_reads_as_nothing(two, entry):
+    (two.path / ".git/wvc/outputs").write_text(json.dumps([entry, ["model", ""]]))
+
+    assert two.json("status")["outputs"] == []
+    two.wvc("revert", "alpha")
+
+
+def test_a_lock_that_is_too_large_is_not_read(two, refused, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    os.truncate(tmp_path / "out/wvc.lock.json", 2**28 + 1)
+
+    refused(
+        two, 4, "verify", tmp_path / "out", says="268435457 bytes, which no lock has",
+        hint="build it again with `wvc checkout`",
+    )  # fmt: skip
+
+
 def test_a_copied_repository_knows_its_own_checkouts_only(two, tmp_path):
     two.wvc("checkout")
     two.wvc("checkout", "-o", tmp_path / "out")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ import pytest
 from weightvc.objects.removal import Removal
 from weightvc.repo.build import Builder
 from weightvc.repo.revert import Reverted
+from weightvc.util.errors import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +378,22 @@ def test_a_directory_is_replaced_by_a_proved_model_only(two, models, tmp_path, m
     assert (ran.code, ran.json["unproved"]) == (1, [str(tmp_path / "out")])
     assert "the rebuild differs from a build that never saw the task; keep the repo" in ran.json["warnings"][0]
     assert models.contents(tmp_path / "out") == before
+
+
+def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates, tmp_path, monkeypatch):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    two.wvc("add", templates.beta, "--task", "alpha")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
+    monkeypatch.setattr("weightvc.repo.revert._unstage", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        two.api().revert("alpha", jobs=1)
+    monkeypatch.undo()
+
+    done = two.json("revert", "alpha")
+
+    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "default"]
+    assert two.json("status")["staged"] == {".wvc/recipes/prod.toml": "new"}
+    assert two.json("recipe", "show", "prod")["tasks"] == ["beta"]
 
 
 def test_what_history_still_holds(two, templates):

@@ -295,6 +295,7 @@ def test_a_sweep_leaves_the_processes_of_others_alone(tmp_path, monkeypatch, dea
 
 def test_a_sweep_that_cannot_does_nothing(tmp_path):
     fsio.sweep(tmp_path / "nowhere/f")
+    fsio.sweep_scratch(tmp_path / "nowhere")
     assert os.listdir(tmp_path) == []
 
 

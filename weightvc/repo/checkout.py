@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
+from weightvc.repo.state import load
 from weightvc.repo.status import edited
 from weightvc.util import fsio
+from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -74,12 +77,14 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         Missing, Corrupt: stored objects are absent or damaged.
     """
     begun = time.monotonic()
+    removals = load(repo).removals.keys()
     resolved = resolve.resolve(repo, request)
     device = devices.find(options.device)
     directory = Path(os.path.abspath(options.output or repo.git.work_tree / DEFAULT_OUTPUT))
     output.check_apart(repo, directory)
     if not options.dry_run:
         fsio.sweep(directory)
+        fsio.sweep_scratch(repo.tmp)
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder, directory, options.jobs)
@@ -92,10 +97,18 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     output.hide(repo, directory)
     with output.recorded_while(repo, directory) as warnings, output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
+        _refuse_removed(repo, resolved, removals)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
     seconds = time.monotonic() - begun
     where = str(directory / locks.NAME)
     return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=tuple(warnings))
+
+
+def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:
+    """Raise :class:`Conflict` if a task was taken out while it was being merged: the revert saw no such directory."""
+    after = load(repo).removals.keys() - before
+    if gone := [str(task.task) for task in resolved.tasks if task.uuid in after]:
+        raise Conflict(f"{listed(gone)} was taken out by `wvc revert` meanwhile; nothing was built", "run it again")
 
 
 def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:

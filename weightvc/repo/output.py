@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,8 +14,8 @@ from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import compare
 from weightvc.repo.repository import TRACKED, Handle
-from weightvc.util import fsio
-from weightvc.util.errors import Conflict, NotFound, RequestError, WeightvcError
+from weightvc.util import canon, fsio
+from weightvc.util.errors import Conflict, Corrupt, NotFound, RequestError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
 
@@ -34,6 +34,8 @@ def read_lock(directory: Path) -> Lock:
     if not fsio.is_regular(path):
         what = f"no {locks.NAME} here" if directory.is_dir() else "no such directory"
         raise NotFound(f"{directory}: {what}", "name a directory that `wvc checkout` wrote")
+    if path.stat().st_size > canon.MAX_BYTES:
+        raise Corrupt(f"{path}: {path.stat().st_size} bytes, which no lock has", "build it again with `wvc checkout`")
     return Lock.from_bytes(path.read_bytes(), str(path))
 
 
@@ -213,17 +215,21 @@ def recorded(repo: Handle) -> list[Path]:
     that was moved keeps them all: those outside where they were, or at their place beside it if they moved along.
     """
     located = (_located(repo.git.common_dir.resolve(), *entry) for entry in _entries(repo.outputs))
-    return list(dict.fromkeys(path for path in located if path is not None))
+    return list(dict.fromkeys(path for paths in located for path in paths))
 
 
-def _located(common: Path, path: str, owner: str) -> Path | None:
-    """Return where the directory of an entry is for the repository at ``common``; ``None`` if it is another's."""
+def _located(common: Path, path: str, owner: str) -> list[Path]:
+    """Return where the directory of an entry may be for the repository at ``common``; none if it is another's.
+
+    What lies beside a moved repository may have moved along, or be somebody else's of that name.
+    """
     if owner in ("", str(common)):
-        return _home(common) / path
+        return [_home(common) / path]
     along = Path(os.path.normpath(_home(common) / os.path.relpath(path, _home(Path(owner)))))
-    if along != Path(path) and fsio.is_regular(along / locks.NAME):
-        return along
-    return None if (path, owner) in _entries(Path(owner) / "wvc" / "outputs") else Path(path)
+    moved = [along] if along != Path(path) and fsio.is_regular(along / locks.NAME) else []
+    if (path, owner) in _entries(Path(owner) / "wvc" / "outputs") or (moved and not os.path.lexists(path)):
+        return moved
+    return [*moved, Path(path)]
 
 
 def _home(common: Path) -> Path:
@@ -267,8 +273,10 @@ def _entries(outputs: Path) -> list[tuple[str, str]]:
 
 def _entry(value: object) -> tuple[str, str] | None:
     match value:
-        case [str(path), str(owner)] if path and "\0" not in path and os.path.isabs(path) == bool(owner):
-            return path, owner
+        case [str(path), str(owner)] if path and "\0" not in path + owner and os.path.isabs(path) == bool(owner):
+            with suppress(UnicodeEncodeError):  # of surrogates that no file name decodes to
+                os.fsencode(path + owner)
+                return path, owner
     return None
 
 

@@ -90,6 +90,7 @@ class Rebuild:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
         for directory in output.recorded(self._repo):
             fsio.sweep(directory)
+        fsio.sweep_scratch(self._repo.tmp)
         with self._twin() as twin:
             for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest
@@ -175,7 +176,7 @@ class Rebuild:
     def _twin(self) -> Iterator[Handle]:
         """Give a handle on an empty scratch store."""
         fsio.make_dirs(self._repo.tmp)
-        root = self._repo.tmp / f"twin-{secrets.token_hex(4)}"
+        root = self._repo.tmp / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
         store = LocalStore(root / "objects", root / "tmp")
         try:
             yield Handle(self._repo.git, store)

@@ -91,11 +91,13 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         Interrupted: by the user, after the commit.
     """
     before = load(repo)
+    records = _taken_out(before, target)
     if target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None:
         if not options.dry_run:
             stage.forget(repo, task_path(target))
-        return Reverted(None, target, (target,), (), (), (), None)
-    if records := _taken_out(before, target):
+        if not records:
+            return Reverted(None, target, (target,), (), (), (), None)
+    if records:
         return _again(repo, before, records, options, progress)
     names = _named(repo, before, target)
     derived = _derived(before, names)
@@ -150,6 +152,7 @@ def _again(repo: Handle, state: State, records: Sequence[Removal], options: Opti
     if options.dry_run:
         return _planned(work, state, result, options)
     with _resumable(result):
+        _unstage(repo, [name for name in tasks if name not in state.tasks])
         return _rebuilt(work, state, result, options, progress)
 
 

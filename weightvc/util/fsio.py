@@ -102,7 +102,7 @@ def make_dirs(path: Path) -> None:
     sync_dir(path.parent)
 
 
-SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}", re.ASCII)
+SCRATCH = re.compile(r"tmp-([1-9]\d{0,8})-[0-9a-f]{16}", re.ASCII)
 """The whole name of a file that is being written, or was when its process died."""
 
 
@@ -255,6 +255,14 @@ def sweep(final: Path) -> None:
                 sync_dir(final.parent)
             else:
                 remove_tree(path)
+
+
+def sweep_scratch(directory: Path) -> None:
+    """Remove what killed processes left in a directory of scratch files, as far as possible."""
+    with suppress(OSError):
+        for path in directory.iterdir():
+            if (match := SCRATCH.fullmatch(path.name)) and not _alive(int(match[1])):
+                remove_tree(path) if path.is_dir() and not path.is_symlink() else remove_file(path)
 
 
 def _alive(pid: int) -> bool:
