@@ -264,6 +264,8 @@ def test_files_that_hold_the_weights_too_by_name():
     others = """config.json README.md tokenizer.json vocab.txt index.json spiece.model bin a.bin/config.json x.bin.txt
         .ckpt/x tokenizer.bin my-tokenizer.pt tokenizer_model.bin vocab.npz VOCABS.bin mel_filters.npz spm.bin
         onnx/tokenizer.bin onnx/tokenizer.onnx onnx/config.json 2_Dense/model.safetensors 2_Dense/pytorch_model.bin
+        text_encoder/model-00001-of-00002.safetensors text_encoder/model.safetensors.index.json
+        text_encoder/pytorch_model.bin.index.json
         a/preprocessor.bin openvino/config.xml original/params.json labels.pkl"""
     assert [name for name in stale.split() if not is_stale(name)] == []
     assert [name for name in others.split() if is_stale(name)] == []

@@ -106,6 +106,7 @@ def test_a_state_dict_is_unwrapped(save):
         ({"a": torch.ones(1), "epoch": 3}, "its key 'epoch' holds a int, not a tensor"),
         ({"model": {"a": torch.ones(1)}}, "its key 'model' holds a dict, not a tensor"),
         ({3: torch.ones(1)}, "its key 3 is not a tensor name"),
+        ({"a\ud800": torch.ones(1)}, "its key 'a\\ud800' is not a tensor name"),
         (
             {"a": torch.ones(1, dtype=torch.complex128)},
             "tensor 'a' has the dtype torch.complex128, which safetensors cannot hold",

@@ -104,6 +104,14 @@ def test_an_object_that_is_a_bundle_and_no_tensor(opened):
         reader.open(replace(entry, place=replace(entry.place, part=None)))
 
 
+def test_an_object_of_another_size_than_its_manifest_says(opened):
+    _, alpha, reader = opened
+    entry = alpha.by_name[NAME]
+    with pytest.raises(Corrupt, match=f"{entry.place.size} bytes, its manifest says 12345") as caught:
+        reader.open(replace(entry, place=replace(entry.place, size=12345)))
+    assert caught.value.hint == "run `wvc fsck --full`"
+
+
 def test_a_missing_object(opened, two):
     base, alpha, reader = opened
     two.object_file(alpha.by_name[NAME].place.object).unlink()

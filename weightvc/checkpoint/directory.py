@@ -62,13 +62,17 @@ def is_stale(path: str) -> bool:
     """Tell whether a file beside the weights holds them too, so that a merged model must not carry it along.
 
     That is a copy or an export of the model in any framework's format, an index of one, or a state of its training, by
-    its name. Safetensors and PyTorch files in subdirectories are modules of their own, such as a Dense head, unless
-    the directory is named as one of exports.
+    its name. Safetensors and PyTorch files in subdirectories, with their indexes, are modules of their own, such as a
+    Dense head, unless the directory is named as one of exports.
     """
     directory, _, name = path.rpartition("/")
     if _WEIGHTS.fullmatch(name) is None or _NO_WEIGHTS.fullmatch(name) is not None:
         return False
-    module = directory and name.endswith((".safetensors", ".bin")) and not name.startswith("openvino_model")
+    module = (
+        directory
+        and name.removesuffix(".index.json").endswith((".safetensors", ".bin"))
+        and not name.startswith("openvino_model")
+    )
     return not module or _EXPORTS.fullmatch(path) is not None
 
 

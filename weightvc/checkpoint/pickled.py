@@ -1,6 +1,7 @@
 """Checkpoints that PyTorch saved: flat dicts of tensors, read without running what is in them."""
 
 import pickle
+import re
 import threading
 import warnings
 import zipfile
@@ -25,6 +26,9 @@ DTYPES = {
     torch.complex64: "C64", torch.bool: "BOOL",
 }  # fmt: skip
 """PyTorch dtype to the name that the safetensors format has for it."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a pickle can hold and UTF-8 cannot."""
 
 _CONVERT = "load it in a place you trust and save its tensors with safetensors.torch.save_file"
 
@@ -99,7 +103,7 @@ def _flat(value: Any, where: str) -> Mapping[str, torch.Tensor]:
     if not isinstance(value, dict):
         raise BadInput(f"{where}: holds a {type(value).__name__}, not a dict of tensors", _CONVERT)
     for key, item in value.items():
-        if not isinstance(key, str):
+        if not isinstance(key, str) or _SURROGATE.search(key):
             raise BadInput(f"{where}: its key {printable(repr(key))[:80]} is not a tensor name", _CONVERT)
         if not isinstance(item, torch.Tensor):
             kind = type(item).__name__

@@ -33,6 +33,8 @@ class Size(click.ParamType[int]):
         if found is None:
             self.fail(f"{value!r} is not a size; write for example 5GB or 512MiB", param, ctx)
         step = 1024 if found[3] else 1000
+        if len(found[1]) > 18:
+            self.fail(f"{value[:40]!r} is more than any file can have", param, ctx)
         nbytes = int(float(found[1]) * step ** " KMGT".index(found[2].upper() or " "))
         if nbytes < 1:
             self.fail(f"{value!r} is less than one byte", param, ctx)

@@ -113,6 +113,8 @@ class Reader:
             if place.part >= len(parts):
                 raise Corrupt(f"{where}: no part {place.part}", "run `wvc fsck --full`")
             data = parts[place.part]
+        if len(data) != place.size:
+            raise Corrupt(f"{where}: {len(data)} bytes, its manifest says {place.size}", "run `wvc fsck --full`")
         encoded = Encoded.parse(data, where)
         spec = entry.spec
         if (encoded.dtype, encoded.shape, encoded.codec) != (spec.dtype, spec.shape, place.codec):

@@ -147,7 +147,7 @@ def _decoded(
     def job(item: tuple[tuple[str, Entry], tuple[str, Section, Reader]]) -> Finding | None:
         (_, entry), (owner, section, reader) = item
         hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
-        detail = "its bytes do not have the digest that its manifest states"
+        detail = ""
         try:
             decoder = reader.open(entry, section)
             for _, span in decoder.spans():
@@ -155,8 +155,9 @@ def _decoded(
         except WeightvcError as error:
             detail = error.what
         progress.advance(entry.spec.nbytes)
-        wrong = hasher.digest() != entry.digest
-        return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if wrong else None
+        if not detail and hasher.digest() != entry.digest:
+            detail = "its bytes do not have the digest that its manifest states"
+        return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if detail else None
 
     items = [item for item in work.items() if item[0][1].place is None or item[0][1].place.object not in broken]
     with progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):
