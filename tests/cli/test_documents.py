@@ -35,6 +35,7 @@ def documents(story, templates, wvc):
     tell("add", "add", templates.alpha, "--task", "more")
     tell("recipe-save", "recipe", "save", "prod", "--tasks", "alpha,beta")
     tell("status", "status")
+    tell("unstage", "unstage", "prod", "-n")
     tell("commit", "commit", "-m", "More")
     tell("log", "log", "--graph")
     tell("show", "show", "alpha")
@@ -68,6 +69,7 @@ ALL = {
     "status": {
         "repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories", "edited",
     },
+    "unstage": {"dropped"},
     "log": {"commits", "lineage"},
     "show": {
         "task", "uuid", "version", "added", "base", "source", "lineage", "tensors", "dtypes", "codecs", "files",

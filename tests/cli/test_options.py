@@ -46,11 +46,30 @@ def test_task_names_complete_from_the_work_tree(two, monkeypatch, typed, offered
         assert [item.value for item in TaskName().shell_complete(None, None, typed)] == offered
 
 
+def test_staged_names_complete_from_the_stage_of_this_work_tree(two, templates, monkeypatch, tmp_path):
+    two.wvc("recipe", "save", "r.s", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Save r.s")
+    two.wvc("recipe", "rm", "r.s")
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.git("worktree", "add", "-q", str(tmp_path / "tree"))
+    (two.path / "deep").mkdir()
+    monkeypatch.chdir(two.path / "deep")
+    assert options.staged(None, None, "") == ["new", "r.s"]
+    assert options.staged(None, None, "n") == ["new"]
+
+    tree = type(two)(tmp_path / "tree")
+    monkeypatch.chdir(tree.path)
+    assert options.staged(None, None, "") == []
+    tree.wvc("add", templates.alpha, "--task", "there")
+    assert options.staged(None, None, "") == ["there"]
+
+
 def test_outside_a_repository_there_is_nothing_to_complete(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert TaskName().shell_complete(None, None, "") == []
     assert options.recipes(None, None, "") == []
+    assert options.staged(None, None, "") == []
 
 
 def test_names_that_are_listed_without_an_import_are_those_that_there_are():

@@ -109,7 +109,7 @@ def test_status(family, told, templates):
         "staged for the next `wvc commit`:\n"
         "  changed recipe:  prod\n"
         "  new task:        new\n"
-        "take a new task back with `wvc revert TASK`\n"
+        "take back with `wvc unstage NAME`\n"
         "\n"
         "checked out:\n"
         "  REPO/model: alpha, up to date\n"
@@ -122,6 +122,7 @@ def test_status_of_staged_changes_to_what_is_committed(family, told, templates):
 
     assert told("status").partition("recipes: prod\n")[2] == (
         "\nstaged for the next `wvc commit`:\n  removed recipe:  prod\n  new version:     alpha\n"
+        "take back with `wvc unstage NAME`\n"
     )
 
 
@@ -132,7 +133,7 @@ def test_status_before_the_first_commit_of_a_task(empty, masked, templates):
 
     assert masked(empty.wvc("status"), repo=empty.path) == (
         "REPO at ID, base ID, method opcm-s\nno tasks committed yet\n\nstaged for the next `wvc commit`:\n"
-        "  new recipe:  none\n  new task:    x\ntake a new task back with `wvc revert TASK`\n"
+        "  new recipe:  none\n  new task:    x\ntake back with `wvc unstage NAME`\n"
     )
 
 
@@ -333,7 +334,7 @@ def test_revert_of_a_staged_task(told, two, templates):
     assert told("revert", "new", "-n") == "would take out new, and change the recipes: none\n"
     assert told("revert", "new") == "dropped the staged task new; nothing was committed\n"
     two.wvc("recipe", "save", "r", "--tasks", "beta")
-    assert "take a new task back" not in told("status")
+    assert told("status").endswith("  new recipe:  r\ntake back with `wvc unstage NAME`\n")
 
 
 def test_revert_of_the_last_task(told, two):

@@ -78,6 +78,7 @@ def test_help_and_usage_errors_import_nothing_heavy(imported, arguments, code):
         ("wvc revert b", {"beta"}),
         ("wvc diff alpha b", {"beta"}),
         ("wvc add x --task b", {"beta"}),
+        ("wvc unstage ne", {"new"}),
         ("wvc recipe s", {"save", "show"}),
         ("wvc recipe show pr", {"prod"}),
         ("wvc checkout --recipe p", {"prod"}),
@@ -92,6 +93,8 @@ def test_help_and_usage_errors_import_nothing_heavy(imported, arguments, code):
 )
 def test_completion_imports_nothing_heavy(imported, two, words, offered):
     (two.path / ".wvc/recipes").mkdir()
+    (two.path / ".git/wvc/stage/tasks").mkdir(parents=True, exist_ok=True)
+    (two.path / ".git/wvc/stage/tasks/new.json").touch()
     (two.path / ".wvc/recipes/prod.toml").touch()
     count = len(words.split()) - 1
     code, out, heavy = imported(_WVC_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(count))
@@ -103,7 +106,7 @@ def test_completion_imports_nothing_heavy(imported, two, words, offered):
 @pytest.mark.parametrize(
     "arguments",
     [["status"], ["log", "--graph"], ["fsck", "--full"], ["show", "alpha"], ["show", "HEAD"], ["recipe", "list"],
-     ["recipe", "show", "x"], ["commit", "-m", "x"], ["env"]],
+     ["unstage"], ["recipe", "show", "x"], ["commit", "-m", "x"], ["env"]],
 )  # fmt: skip
 def test_commands_that_move_no_tensors_import_no_torch(imported, arguments):
     code, _, heavy = imported(*arguments)

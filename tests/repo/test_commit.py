@@ -79,7 +79,7 @@ def test_a_task_of_another_base(two, refused, models, templates, tmp_path):
 
     refused(
         two, 3, "commit", "-m", "x", says="task new was added against another base than the one of this branch",
-        hint="add it again on this branch, or take it back with `wvc revert new`\n",
+        hint="add it again on this branch, or take it back with `wvc unstage new`\n",
     )  # fmt: skip
     with pytest.raises(Conflict):
         two.api().commit("x")
@@ -90,7 +90,7 @@ def test_a_task_of_another_base(two, refused, models, templates, tmp_path):
     two.git("checkout", "-q", "main")
     two.wvc("add", templates.alpha, "--task", "new")
     two.git("checkout", "-q", "both")
-    refused(two, 3, "commit", "-m", "x", says="another base than", hint="add it again on this branch\n")
+    refused(two, 3, "commit", "-m", "x", says="another base than", hint="add it again on this branch, or take")
 
 
 def test_a_branch_without_weightvc(two, templates):

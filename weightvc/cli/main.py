@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "add": "Store a fine-tune as a task, for the next commit.",
         "status": "Show tasks, recipes and what is staged.",
         "commit": "Record what is staged as a git commit.",
+        "unstage": "Take back what is staged.",
         "log": "Show the commits that changed tasks.",
         "show": "Show a task or a revision.",
         "diff": "Compare two models as task vectors.",

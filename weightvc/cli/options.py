@@ -73,6 +73,17 @@ def tasks_and_recipes(ctx: click.Context, param: click.Parameter, incomplete: st
     return _starting(_tracked("tasks") + _tracked("recipes"), incomplete)
 
 
+def staged(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the tasks and recipes that are staged; git is not asked."""
+    here = Path.cwd()
+    git = next((found for place in [here, *here.parents] if (found := place / ".git").exists()), here)
+    if git.is_file():  # a linked work tree: the file says where its git directory is
+        git = git.parent / git.read_text().removeprefix("gitdir:").strip()
+    files = (git / "wvc" / "stage").glob("*/*")
+    names = {file.name.removesuffix(".removed").rpartition(".")[0] for file in files}
+    return _starting(sorted(names - {""}), incomplete)
+
+
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Complete the names of the built-in merge methods."""
     return _starting(import_module("weightvc.merge.table").METHODS, incomplete)

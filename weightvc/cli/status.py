@@ -61,8 +61,7 @@ def _staged(result: "Status") -> Iterator[str]:
     yield ""
     yield "staged for the next `wvc commit`:"
     yield from (f"  {line}" for line in columns([(f"{what}:", name) for what, name in rows]))
-    if any(what == "new task" for what, _ in rows):
-        yield "take a new task back with `wvc revert TASK`"
+    yield "take back with `wvc unstage NAME`"
 
 
 def _named(item: tuple[str, str]) -> tuple[str, str]:

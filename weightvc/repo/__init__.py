@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         snapshot,
         state,
         status,
+        unstage,
         verify,
     )
 
@@ -46,6 +47,7 @@ __all__ = [
     "snapshot",
     "state",
     "status",
+    "unstage",
     "verify",
 ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightvc.repo.revert import Reverted
     from weightvc.repo.show import ShownRevision, ShownTask
     from weightvc.repo.status import Status
+    from weightvc.repo.unstage import Unstaged
     from weightvc.repo.verify import Verified
 
 
@@ -81,6 +82,10 @@ class Repository(Handle):
     def commit(self, message: str) -> "Committed":
         """Commit what is staged; see :func:`weightvc.repo.commit.commit`."""
         return repo.commit.commit(self, message)
+
+    def unstage(self, names: Sequence[str] = (), *, dry_run: bool = False) -> "Unstaged":
+        """Drop what is staged, all of it by default; see :func:`weightvc.repo.unstage.unstage`."""
+        return repo.unstage.unstage(self, names, dry_run=dry_run)
 
     def status(self) -> "Status":
         """Return what is committed and what is staged; see :func:`weightvc.repo.status.status`."""

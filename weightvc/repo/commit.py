@@ -57,11 +57,9 @@ def _check_base(repo: Handle, tip: str | None, staged: dict[str, bytes | None]) 
             continue
         task = Manifest.from_bytes(contents, path)
         if task.base != base.version:
-            # A task of that name on this branch is what `wvc revert` would take out.
-            drop = "" if repo.git.read(str(tip), path) else f", or take it back with `wvc revert {task.task}`"
             raise Conflict(
                 f"task {task.task} was added against another base than the one of this branch",
-                f"add it again on this branch{drop}",
+                f"add it again on this branch, or take it back with `wvc unstage {task.task}`",
             )
 
 
