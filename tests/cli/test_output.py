@@ -182,9 +182,14 @@ def test_files_edited_by_hand_are_named(family, told):
 
 def test_staging_what_is_committed_already_is_no_change(family):
     family.wvc("recipe", "save", "prod", "--tasks", "alpha")
-    said = family.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    again = ("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
 
-    assert said == "nothing changed: recipe prod: alpha + beta=0.5\n"
+    assert family.wvc(*again, "-n") == "would drop the staged change of recipe prod\n"
+    assert family.json(*again, "-n")["dropped"] is True
+    said = family.wvc(*again)
+
+    assert said == "dropped the staged change of recipe prod; nothing is staged for it now\n"
+    assert family.wvc(*again) == "nothing changed: recipe prod: alpha + beta=0.5 by opcm-s\n"
     assert family.json("status")["staged"] == {}
 
 

@@ -324,8 +324,13 @@ def test_adding_the_same_again_changes_nothing(two, templates):
     said_staged = "nothing changed: task alpha is staged with these weights already\n"
     assert two.wvc("add", templates.beta, "--task", "alpha") == said_staged
     assert two.json("status")["staged"] == {".wvc/tasks/alpha.json": "changed"}
-    assert two.wvc("add", templates.alpha, "--task", "alpha") == said
+    dropped = "dropped the staged version of task alpha; nothing is staged for it now\n"
+    assert two.wvc("add", templates.alpha, "--task", "alpha") == dropped
     assert two.json("status")["staged"] == {}
+    assert two.wvc("add", templates.alpha, "--task", "alpha") == said
+    two.wvc("add", templates.beta, "--task", "alpha")
+    done = two.json("add", templates.alpha, "--task", "alpha")
+    assert (done["change"], done["staged"]) == ("dropped", False)
 
 
 def test_the_same_weights_with_another_file_are_staged(two, models, templates, tmp_path):

@@ -70,13 +70,13 @@ def test_dry_runs_stage_nothing(two):
     two.wvc("recipe", "save", "prod", "--tasks", "alpha")
     before = two.everything()
 
-    assert two.wvc("recipe", "save", "x", "--tasks", "alpha", "-n") == "would save recipe x: alpha\n"
+    assert two.wvc("recipe", "save", "x", "--tasks", "alpha", "-n") == "would save recipe x: alpha by opcm-s\n"
     assert two.wvc("recipe", "rm", "prod", "--dry-run") == "would remove recipe prod\n"
     assert two.everything() == before
 
 
 def test_the_default_recipe_can_be_saved_and_so_can_the_base(two):
-    assert two.wvc("recipe", "save", "all") == "staged recipe all: alpha + beta\n"
+    assert two.wvc("recipe", "save", "all") == "staged recipe all: alpha + beta by opcm-s\n"
     assert two.wvc("recipe", "save", "none", "--tasks", "") == "staged recipe none: no tasks: the base\n"
 
 
@@ -89,7 +89,8 @@ def test_tasks_may_be_given_in_several_options(two, refused):
         == ["beta", "alpha=0.5"]
         == planned("--tasks", "beta,alpha=0.5")
     )
-    assert two.wvc("recipe", "save", "x", "--tasks", "beta", "--tasks", "alpha") == "staged recipe x: beta + alpha\n"
+    said = two.wvc("recipe", "save", "x", "--tasks", "beta", "--tasks", "alpha", "--method", "linear")
+    assert said == "staged recipe x: beta + alpha by linear\n"
     refused(two, 2, "checkout", "--tasks", "beta", "--tasks", "beta=0.5", says="named twice: beta")
 
 

@@ -229,7 +229,10 @@ def test_staged_versions_and_staged_recipes_lose_the_task(two, templates):
     two.json("add", templates.beta, "--task", "other")
     two.wvc("recipe", "save", "draft", "--tasks", "alpha,beta=2")
 
-    two.wvc("revert", "alpha", "--no-rebuild")
+    says = "warning: the staged version of task alpha is dropped too\n"
+    assert two.run("revert", "alpha", "-n").err == says
+    assert ".wvc/tasks/alpha.json" in two.json("status")["staged"]
+    assert two.run("revert", "alpha", "--no-rebuild").err == says
 
     assert two.json("status")["staged"] == {".wvc/recipes/draft.toml": "new", ".wvc/tasks/other.json": "new"}
     assert two.json("recipe", "show", "draft")["tasks"] == ["beta=2.0"]

@@ -71,6 +71,9 @@ def _lines(result: "Added") -> Iterator[str]:
         where = "is staged with" if result.staged else "has"
         yield f"nothing changed: task {result.task} {where} these weights already"
         return
+    if result.change == "dropped":
+        yield f"dropped the staged version of task {result.task}; nothing is staged for it now"
+        return
     yield f"staged {_CHANGES[result.change].format(result.task)}: {counts}{moved}"
     ratio = share(result.stored_bytes, result.bytes)
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"

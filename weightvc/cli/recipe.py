@@ -33,8 +33,17 @@ def command() -> None:
 def save(ctx: Context, /, name: str, dry_run: bool, **request: Any) -> None:
     """Stage a recipe under NAME; `wvc commit` records it."""
     result = repo.recipe.save(ctx.repository(), name, wanted("HEAD", request), dry_run=dry_run)
-    done = "would save" if dry_run else "staged" if result.staged else "nothing changed:"
-    ctx.emit("recipe-save", result, [f"{done} recipe {name}: {_tasks(result)}"])
+    ctx.emit("recipe-save", result, [_saved(result, dry_run=dry_run)])
+
+
+def _saved(recipe: "NamedRecipe", *, dry_run: bool) -> str:
+    if recipe.dropped:
+        done = "would drop" if dry_run else "dropped"
+        left = "" if dry_run else "; nothing is staged for it now"
+        return f"{done} the staged change of recipe {recipe.name}{left}"
+    done = "would save" if dry_run else "staged" if recipe.staged else "nothing changed:"
+    how = f" by {recipe.method}" if recipe.tasks else ""
+    return f"{done} recipe {recipe.name}: {_tasks(recipe)}{how}"
 
 
 @command.command("list")

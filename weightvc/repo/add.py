@@ -37,7 +37,7 @@ COMPARABLE = 0.1
 A copy in another precision has next to none, a fine-tune with a new head or a resized embedding most.
 """
 
-Change: TypeAlias = Literal["new", "version", "stored", "none"]
+Change: TypeAlias = Literal["new", "version", "stored", "dropped", "none"]
 
 _SAMPLED_CHUNKS = 4
 
@@ -50,7 +50,8 @@ class Added:
 
     ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed. ``change`` is ``new`` for a
     task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
-    files, lineage or codec, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
+    files, lineage or codec, ``dropped`` for what is committed already while something else was staged, which is not any
+    more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
     takes every task that is committed for a new ``version``.
     """
 
@@ -134,8 +135,7 @@ def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:
     """Stage a manifest that differs from the committed one, and return how; drop what is staged if it does not."""
     path, committed = task_path(str(manifest.task)), state.tasks.get(str(manifest.task))
     if manifest == committed:
-        stage.forget(repo, path)
-        return "none"
+        return "dropped" if stage.forget(repo, path) else "none"
     data = manifest.to_bytes()
     if stage.changes(repo).get(path) == data:
         return "none"

@@ -1,7 +1,7 @@
 """Named recipes: compositions that a team gives a name, for example `prod`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weightvc.objects.ids import task_name
 from weightvc.objects.recipe import Recipe
@@ -15,7 +15,10 @@ from weightvc.util.text import listed, meant, printable
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe under its name; ``staged`` until the next commit."""
+    """A recipe under its name; ``staged`` until the next commit.
+
+    ``dropped`` says that saving what is committed dropped, or would drop, another recipe or a removal that was staged.
+    """
 
     name: str
     tasks: tuple[str, ...]
@@ -23,6 +26,7 @@ class NamedRecipe:
     params: dict[str, object]
     digest: str
     staged: bool
+    dropped: bool = False
 
 
 def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) -> NamedRecipe:
@@ -32,12 +36,11 @@ def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) ->
     """
     task_name(name, "recipe")
     recipe = resolve.resolve(repo, request).recipe
-    same = load(repo).recipes.get(name) == recipe
-    if same and not dry_run:
-        stage.forget(repo, recipe_path(name))
-    elif not dry_run:
-        stage.put(repo, recipe_path(name), recipe.to_bytes())
-    return _named(name, recipe, staged=not (same or dry_run))
+    path, same = recipe_path(name), load(repo).recipes.get(name) == recipe
+    dropped = same and (path in stage.changes(repo) if dry_run else stage.forget(repo, path))
+    if not (same or dry_run):
+        stage.put(repo, path, recipe.to_bytes())
+    return replace(_named(name, recipe, staged=not (same or dry_run)), dropped=dropped)
 
 
 def listing(repo: Handle) -> tuple[NamedRecipe, ...]:

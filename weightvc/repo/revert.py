@@ -110,6 +110,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     recipes = tuple(sorted(n for n, r in before.recipes.items() if any(w.task in gone for w in r.tasks)))
     removed = [before.tasks[name] for name in gone]
     same = _same_weights(before, gone, removed)
+    staged = tuple(f"the staged version of task {name} is dropped too" for name in stage.tasks(repo) if name in gone)
     result = Reverted(
         None,
         names[0],
@@ -120,7 +121,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         None,
         same,
         _kept_bytes(repo, before, removed),
-        warnings=_remaining(before, names[0], same),
+        warnings=(*staged, *_remaining(before, names[0], same)),
     )
     work = _rebuild(repo, names[0], removed, options)
     if options.dry_run:

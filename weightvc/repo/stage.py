@@ -33,10 +33,12 @@ def delete(repo: Handle, path: str) -> None:
         fsio.remove_file(target)
 
 
-def forget(repo: Handle, path: str) -> None:
-    """Drop what is staged for a tracked path."""
+def forget(repo: Handle, path: str) -> bool:
+    """Drop what is staged for a tracked path, and tell whether there was anything."""
     with _locked(repo):
+        there = path in changes(repo)
         _drop(_target(repo, path))
+    return there
 
 
 def changes(repo: Handle) -> dict[str, bytes | None]:
