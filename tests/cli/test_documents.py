@@ -68,6 +68,7 @@ ALL = {
     "commit": {"commit", "tasks", "recipes", "warnings"},
     "status": {
         "repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories", "edited",
+        "conflicts", "under_way",
     },
     "unstage": {"dropped"},
     "log": {"commits", "lineage"},

@@ -180,6 +180,48 @@ def test_files_edited_by_hand_are_named(family, told):
     assert family.json("status")["edited"] == []
 
 
+def test_files_in_conflict_are_named_with_how_to_choose(family, templates, told):
+    family.git("switch", "-q", "-c", "side")
+    family.put("beta", templates.alpha)
+    family.put("theirs", templates.alpha)
+    family.wvc("recipe", "save", "prod", "--tasks", "beta")
+    family.wvc("commit", "-m", "Change prod")
+    family.git("switch", "-q", "main")
+    family.put("beta", templates.base)
+    family.wvc("revert", "alpha", "--keep-derived", "--no-rebuild")
+    subprocess.run(["git", "-C", family.path, "merge", "-q", "side"], check=False, capture_output=True)
+
+    assert family.json("status")["conflicts"] == [".wvc/recipes/prod.toml", ".wvc/tasks/beta.json"]
+    assert told("status").partition("recipes: prod\n")[2] == (
+        "\nin conflict: .wvc/recipes/prod.toml, .wvc/tasks/beta.json\n"
+        "choose with `git checkout --ours FILE` or `--theirs` (`git rm FILE` for a side that deleted it), "
+        "then `git add FILE` and `git merge --continue`\n"
+        "\nmerged or edited in the work tree, and not used until committed:\n  .wvc/tasks/theirs.json\n"
+    )
+    family.git("checkout", "--ours", ".wvc/recipes/prod.toml")
+    family.git("checkout", "--theirs", ".wvc/tasks/beta.json")
+    family.git("add", ".wvc/recipes/prod.toml", ".wvc/tasks/beta.json")
+    assert family.json("status")["conflicts"] == []
+    assert "record it with `git commit`" in family.wvc("status")
+    family.git("-c", "core.editor=true", "merge", "--continue")
+    status = family.json("status")
+    assert (status["edited"], status["under_way"]) == ([], "")
+    assert [task["task"] for task in status["tasks"]] == ["beta", "child", "theirs"]
+
+
+def test_a_conflict_outside_a_merge_has_nothing_to_continue(family):
+    prod = family.path / ".wvc/recipes/prod.toml"
+    prod.write_text(prod.read_text().replace("beta=0.5", "beta=0.9"))
+    family.git("stash")
+    family.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    family.wvc("commit", "-m", "Change prod")
+    subprocess.run(["git", "-C", family.path, "stash", "pop"], check=False, capture_output=True)
+
+    said = family.wvc("status")
+    assert "\nin conflict: .wvc/recipes/prod.toml\n" in said
+    assert said.endswith("for a side that deleted it), then `git add FILE`\n")
+
+
 def test_staging_what_is_committed_already_is_no_change(family):
     family.wvc("recipe", "save", "prod", "--tasks", "alpha")
     again = ("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")

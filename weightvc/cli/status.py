@@ -42,16 +42,30 @@ def _lines(result: "Status") -> Iterator[str]:
         yield f"recipes: {', '.join(result.recipes)}"
     yield from (f"recipe {name} makes no model: {wrong}" for name, wrong in result.unusable.items())
     yield from _staged(result)
-    if result.edited:
-        yield ""
-        yield "edited in the work tree, and not used until committed:"
-        yield from (f"  {path}" for path in result.edited)
-        yield "record it with `git commit`, or undo it with `git restore`"
+    yield from _by_hand(result)
     if result.directories:
         yield ""
         yield "checked out:"
         for directory in result.directories:
             yield from _directory(directory)
+
+
+def _by_hand(result: "Status") -> Iterator[str]:
+    """Say what git is to be told of: conflicts, and files edited by hand, or by a merge that is not finished."""
+    if result.conflicts:
+        yield ""
+        yield f"in conflict: {', '.join(result.conflicts)}"
+        done = f" and `git {result.under_way} --continue`" if result.under_way else ""
+        yield (
+            "choose with `git checkout --ours FILE` or `--theirs` (`git rm FILE` for a side that deleted it), "
+            f"then `git add FILE`{done}"
+        )
+    if result.edited:
+        yield ""
+        yield f"{'merged or ' if result.under_way else ''}edited in the work tree, and not used until committed:"
+        yield from (f"  {path}" for path in result.edited)
+        if not result.conflicts:
+            yield "record it with `git commit`, or undo it with `git restore`"
 
 
 def _staged(result: "Status") -> Iterator[str]:

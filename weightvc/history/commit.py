@@ -83,13 +83,17 @@ def commit(git: GitDir, plan: Plan, message: str) -> Committed:
         time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 
+def under_way(git: GitDir) -> str:
+    """Return the git command that waits in this work tree for ``--continue``, such as ``merge``; empty if none."""
+    return next((doing for name, doing in _UNDER_WAY.items() if os.path.lexists(git.git_dir / name)), "")
+
+
 def _refuse(git: GitDir, message: str) -> None:
-    for name, doing in _UNDER_WAY.items():
-        if os.path.lexists(git.git_dir / name):
-            raise Conflict(
-                f"a git {doing} is under way in {git.work_tree}",
-                f"finish it with `git {doing} --continue` or undo it with `git {doing} --abort`, then try again",
-            )
+    if doing := under_way(git):
+        raise Conflict(
+            f"a git {doing} is under way in {git.work_tree}",
+            f"finish it with `git {doing} --continue` or undo it with `git {doing} --abort`, then try again",
+        )
     if not message.strip() or "\0" in message:
         raise UsageError("a commit needs a message", "give one with -m")
     encodable(message, "the message")

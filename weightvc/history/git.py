@@ -90,6 +90,11 @@ class GitDir:
                 found[os.fsdecode(path)] = blob
         return found
 
+    def unmerged(self, prefix: str = ".wvc/") -> tuple[str, ...]:
+        """Return the paths under ``prefix`` of which the index holds several sides of a conflict, sorted."""
+        listed = process.run(self.work_tree, "ls-files", "--unmerged", "-z", "--full-name", "--", prefix)
+        return tuple(sorted({os.fsdecode(entry.split(b"\t", 1)[1]) for entry in listed.split(b"\0")[:-1]}))
+
     def read_blobs(self, blobs: Sequence[str]) -> dict[str, bytes]:
         """Return blob id → bytes.
 

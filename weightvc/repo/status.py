@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from weightvc.history.commit import under_way
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage, stale
 from weightvc.repo.repository import TRACKED, Handle
@@ -28,7 +29,8 @@ class Status:
     """``staged`` maps a tracked path to ``new``, ``changed`` or ``removed``; ``tasks`` are in the default order.
 
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
-    ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them.
+    ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them. Those in
+    ``conflicts`` wait for somebody to choose a side, and ``under_way`` is the git command that waits for it, if any.
     ``unusable`` are recipes that make no model, with the reason.
     """
 
@@ -43,6 +45,8 @@ class Status:
     directories: tuple[Output, ...]
     edited: tuple[str, ...]
     unusable: Mapping[str, str]
+    conflicts: tuple[str, ...]
+    under_way: str
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -63,6 +67,7 @@ def status(repo: Handle) -> Status:
             staged[path] = "new"
         elif repo.git.read(state.commit, path) != data:
             staged[path] = "changed"
+    conflicts = repo.git.unmerged()
     directories = tuple(stale.outputs(repo, state))
     return Status(
         repository=str(repo.git.work_tree),
@@ -74,8 +79,10 @@ def status(repo: Handle) -> Status:
         staged=staged,
         outputs=tuple(directory.path for directory in directories),
         directories=directories,
-        edited=edited(repo, state.commit),
+        edited=tuple(path for path in edited(repo, state.commit) if path not in conflicts),
         unusable=state.unusable(),
+        conflicts=conflicts,
+        under_way=under_way(repo.git),
     )
 
 
