@@ -257,6 +257,24 @@ def test_the_first_task_has_the_time_of_the_clock(empty, templates):
     assert before <= added <= datetime.now(UTC)
 
 
+def test_a_model_of_another_architecture_is_refused_with_a_tensor_to_look_at(two, refused, models, tmp_path):
+    import torch
+
+    wide = {name: torch.cat([t, t], -1) if t.dim() == 2 else t for name, t in models.base().items()}
+    models.write(tmp_path / "wide", wide)
+
+    ran = refused(
+        two, 3, "add", tmp_path / "wide", "--task", "wide",
+        says="% of its values are in tensors of another shape than the base's, for example "
+        "embeddings.word_embeddings.weight: [40, 24] here, [40, 12] in the base\n",
+        hint="it is no fine-tune of this base: start a repository over its own base with `wvc init DIR --base PATH`, "
+        "or pass --force-base to keep it whole and out of merges\n",
+    )  # fmt: skip
+
+    assert "dtype" not in ran.err
+    assert two.json("add", tmp_path / "wide", "--task", "wide", "--force-base")["tensors"]["reshaped"] == 10
+
+
 def test_the_result_of_the_library_is_the_commands_document(two, templates):
     done = two.api().add(templates.alpha, "lib")
 

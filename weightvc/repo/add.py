@@ -95,7 +95,9 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         matched = align(checkpoint.tensors, base)
         relative = _relative_norm(checkpoint, repo, state.base, matched.names)
         if not options.force_base:
-            _refuse_unrelated(path, matched, _comparable(checkpoint, base, matched), relative)
+            _refuse_unrelated(
+                path, [(checkpoint.tensors[n], base[other]) for n, other in matched.names.items()], relative
+            )
         if options.dry_run:
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
             notes += planned.notes + lineage.notes(state, parents, None)
@@ -190,25 +192,34 @@ def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, names: 
     return math.sqrt(moved / held) if held > 0 and math.isfinite(moved) else None
 
 
-def _comparable(checkpoint: Checkpoint, base: Mapping[str, TensorSpec], matched: Alignment) -> float:
-    """Return the share of the values in tensors that the base has by name whose dtype and shape are the base's too."""
-    pairs = [(checkpoint.tensors[name], base[other]) for name, other in matched.names.items()]
-    named = sum(spec.elements for spec, _ in pairs)
-    return sum(spec.elements for spec, other in pairs if spec.same_kind(other)) / named if named else 1.0
-
-
-def _refuse_unrelated(path: Path, matched: Alignment, comparable: float, relative: float | None) -> None:
+def _refuse_unrelated(path: Path, pairs: Sequence[tuple[TensorSpec, TensorSpec]], relative: float | None) -> None:
+    """Refuse a checkpoint whose tensors, paired with the base's of their names, are those of no fine-tune of it."""
     hint = "check that PATH is a fine-tune of this repository's base, or pass --force-base"
-    if not matched.names:
+    if not pairs:
         raise BadInput(f"{path}: not one tensor has a name that the base has", hint)
-    if comparable < COMPARABLE:
-        raise BadInput(
-            f"{path}: {100 * (1 - comparable):.0f} % of its values have another dtype or shape than the base's, "
-            "and could not be merged",
-            "convert it to the base's dtype first, or pass --force-base to keep it whole and out of merges",
-        )
+    unlike = [(spec, other) for spec, other in pairs if not spec.same_kind(other)]
+    named, odd = (sum(spec.elements for spec, _ in some) for some in (pairs, unlike))
+    if named and named - odd < COMPARABLE * named:
+        raise _incomparable(unlike, odd, f"{path}: {100 * odd / named:.0f} % of its values")
     if relative is not None and relative > UNRELATED:
         raise BadInput(f"{path}: the task vector is {relative:.2f} times as large as the base itself", hint)
+
+
+def _incomparable(unlike: Sequence[tuple[TensorSpec, TensorSpec]], odd: int, share: str) -> BadInput:
+    """Say whether it is the shapes that differ, or the dtypes alone, in most of the ``odd`` values."""
+    reshaped = [(spec, other) for spec, other in unlike if spec.shape != other.shape]
+    if 2 * sum(spec.elements for spec, _ in reshaped) > odd:
+        spec, other = max(reshaped, key=lambda pair: pair[0].elements)
+        return BadInput(
+            f"{share} are in tensors of another shape than the base's, "
+            f"for example {spec.name}: {list(spec.shape)} here, {list(other.shape)} in the base",
+            "it is no fine-tune of this base: start a repository over its own base with `wvc init DIR --base PATH`, "
+            "or pass --force-base to keep it whole and out of merges",
+        )
+    return BadInput(
+        f"{share} have another dtype or shape than the base's, and could not be merged",
+        "convert it to the base's dtype first, or pass --force-base to keep it whole and out of merges",
+    )
 
 
 def _unmatched(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> dict[str, int]:
