@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from dataclasses import astuple
 
 import click
 import pytest
@@ -38,7 +39,7 @@ def failing(monkeypatch, wvc):
         (click.UsageError("bad"), 2, "wvc: bad\nhint: see `wvc env --help`\n"),
         (click.ClickException("bad"), 3, "wvc: bad\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 3,
-         "wvc: [Errno 28] No space left on device: '/x'\nhint: run it again with -v for the details\n"),
+         "wvc: [Errno 28] No space left on device: '/x'\nhint: run it again with -vv for the details\n"),
         (KeyboardInterrupt(), 130, "wvc: interrupted\n"),
         (EOFError(), 130, "wvc: interrupted\n"),
         (click.Abort(), 130, "wvc: interrupted\n"),
@@ -65,7 +66,8 @@ def test_a_bug_keeps_its_traceback(failing):
 @pytest.mark.parametrize("error", [errors.RequestError("what"), OSError(5, "Input/output error")])
 def test_tracebacks_on_request(failing, error):
     assert "Traceback" not in failing(error).err
-    assert failing(error, "-v").err.startswith("Traceback (most recent call last):\n")
+    assert failing(error, "-v").err == failing(error).err
+    assert failing(error, "-vv").err.startswith("Traceback (most recent call last):\n")
 
 
 def test_kinds_and_codes():
@@ -104,7 +106,7 @@ def test_usage_errors(wvc, arguments, says):
     assert (ran.code, ran.out, ran.err) == (2, "", says)
 
 
-def test_quiet_prints_results_and_errors_only(two, models, tmp_path):
+def test_quiet_prints_what_was_asked_for_and_errors_only(two, models, tmp_path):
     import torch
 
     source = models.write(tmp_path / "x", {**models.base(), "head": torch.ones(2)})
@@ -112,8 +114,28 @@ def test_quiet_prints_results_and_errors_only(two, models, tmp_path):
     loud, quiet = two.run("add", source, "--task", "x"), two.run("-q", "add", source, "--task", "y")
 
     assert loud.err == "note: 1 tensors that the base does not have, stored whole: head\n"
-    assert (quiet.err, quiet.out) == ("", loud.out.replace("task x", "task y"))
+    assert loud.out.startswith("staged task x: ")
+    assert (quiet.err, quiet.out) == ("", "")
+    assert two.run("-q", "--json", "add", source, "--task", "y").json["task"] == "y"
     assert two.run("-q", "show", "nobody").err.startswith("wvc: no task 'nobody'")
+
+
+def test_quiet_success_of_what_writes_is_silent(two, wvc, templates, tmp_path):
+    silent = (0, "", "")
+    assert astuple(wvc("-q", "init", tmp_path / "new", "--base", templates.base)) == silent
+    for arguments in (
+        ("recipe", "save", "prod", "--tasks", "alpha"), ("unstage",), ("recipe", "save", "prod"), ("commit", "-m", "x"),
+        ("recipe", "rm", "prod"), ("checkout", "-o", tmp_path / "out"), ("add", templates.alpha, "--task", "new"),
+        ("revert", "alpha"), ("revert", "new"),
+    ):  # fmt: skip
+        assert astuple(two.run("-q", *arguments)) == silent, arguments
+    for arguments in (
+        ("status",), ("show", "beta"), ("log",), ("diff", "beta"), ("recipe", "list"), ("fsck",), ("verify", "../out"),
+        ("checkout", "-n"), ("commit", "-m", "x", "-n"), ("add", templates.alpha, "--task", "z", "-n"),
+        ("recipe", "rm", "prod", "-n"),
+    ):  # fmt: skip
+        two.json("recipe", "save", "prod", "--tasks", "beta=0.5")
+        assert two.run("-q", *arguments).out == two.wvc(*arguments) != "", arguments
 
 
 def test_a_directory_to_start_in(two, wvc):
@@ -130,7 +152,7 @@ def test_options_of_all_commands_may_follow_the_command(two, wvc, models, tmp_pa
 
     assert two.run("add", source, "--task", "x", "-q").err == ""
     assert wvc("recipe", "list", "-C", two.path, "--no-pager").out == "none\n"
-    assert "Traceback" in two.run("show", "nobody", "-v").err
+    assert "Traceback" in two.run("show", "nobody", "-vv").err
     ran = wvc("status", "-C", "/no/such")
     assert (ran.code, ran.err) == (2, "wvc: -C /no/such: No such file or directory\nhint: see `wvc status --help`\n")
     monkeypatch.chdir(two.path)

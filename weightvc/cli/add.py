@@ -56,7 +56,7 @@ def command(
         ctx.repository(), Path(path), task, repo.add.Options(store, derived_from, force_base, dry_run), ctx.progress()
     )
     ctx.note(result.notes)
-    ctx.emit("add", result, _lines(result))
+    ctx.emit("add", result, _lines(result), done=not dry_run)
 
 
 def _lines(result: "Added") -> Iterator[str]:

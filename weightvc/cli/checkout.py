@@ -68,7 +68,7 @@ def command(
     result = repo.checkout.checkout(ctx.repository(), asked, where, ctx.progress())
     ctx.note(result.notes)
     ctx.note(result.warnings, "warning")
-    ctx.emit("checkout", result, _lines(result, ctx.verbose))
+    ctx.emit("checkout", result, _lines(result, bool(ctx.verbose)), done=not dry_run)
 
 
 def wanted(rev: str, options: dict[str, Any]) -> Any:

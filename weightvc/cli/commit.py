@@ -20,4 +20,4 @@ def command(ctx: Context, message: str, dry_run: bool) -> None:
     ctx.note(result.warnings, "warning")
     what = ", ".join([*result.tasks, *(f"recipe {name}" for name in result.recipes)])
     done = "would commit" if result.commit is None else f"commit {result.commit[:12]}:"
-    ctx.emit("commit", result, [f"{done} {what}"])
+    ctx.emit("commit", result, [f"{done} {what}"], done=not dry_run)

@@ -27,7 +27,7 @@ class Context:
 
     json: bool = False
     quiet: bool = False
-    verbose: bool = False
+    verbose: int = 0
     no_pager: bool = False
     code: int = 0
 
@@ -46,10 +46,15 @@ class Context:
         bars: Progress = import_module("weightvc.cli.bars").Bars()
         return bars
 
-    def emit(self, name: str, result: Any, lines: Iterable[str]) -> None:
-        """Print a result: the lines for people, safe for a terminal, or the dataclass as one JSON document."""
+    def emit(self, name: str, result: Any, lines: Iterable[str], *, done: bool = False) -> None:
+        """Print a result: the lines for people, safe for a terminal, or the dataclass as one JSON document.
+
+        Lines that report what was ``done``, and are not what the command was run for, are left out under ``-q``.
+        """
         if self.json:
             click.echo(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
+            return
+        if done and self.quiet:
             return
         text = "".join(f"{printable(line)}\n" for line in lines)
         if text.count("\n") > _LONG and _terminal(sys.stdout) and not self.no_pager:
@@ -58,7 +63,7 @@ class Context:
             click.echo(text, nl=False)
 
     def note(self, notes: Iterable[str], label: str = "note") -> None:
-        """Print notes or warnings for people on standard error; ``-q`` is about notes only."""
+        """Print notes or warnings for people on standard error; ``-q`` leaves out the notes."""
         if not self.json and not (self.quiet and label == "note"):
             for text in notes:
                 shown = text.full if self.verbose and isinstance(text, Note) else text

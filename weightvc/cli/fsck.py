@@ -26,7 +26,7 @@ def command(ctx: Context, full: bool, jobs: int) -> None:
     """
     result = repo.fsck.fsck(ctx.repository(), full=full, jobs=jobs, progress=ctx.progress())
     ctx.code = 0 if result.ok else exits.FOUND
-    ctx.emit("fsck", result, _lines(result, ctx.verbose))
+    ctx.emit("fsck", result, _lines(result, bool(ctx.verbose)))
 
 
 def _lines(result: "Checked", verbose: bool) -> Iterator[str]:

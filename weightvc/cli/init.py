@@ -43,4 +43,4 @@ def command(
             f"{size(result.base.bytes)} stored in {size(result.base.stored_bytes)} ({ratio})",
             f"commit {result.commit[:12]}",
         ]
-    ctx.emit("init", result, lines)
+    ctx.emit("init", result, lines, done=not dry_run)

@@ -83,18 +83,18 @@ class LazyGroup(click.Group):
 def _shared(*, hidden: bool) -> list[click.Option]:
     """Return the options that may stand before a command and, most of them ``hidden`` from its help, after it."""
     flags = (
-        (["--json"], False, "Print one JSON document on standard output."),
-        (["-q", "--quiet"], hidden, "Print results and errors only."),
-        (["-v", "--verbose"], hidden, "Print more: notes, names in full, tracebacks."),
-        (["--no-pager"], hidden, "Never page long output."),
+        (["--json"], False, False, "Print one JSON document on standard output."),
+        (["-q", "--quiet"], False, hidden, "Print what was asked for, warnings and errors only."),
+        (["-v", "--verbose"], True, hidden, "Print more: notes, names in full; tracebacks with -vv."),
+        (["--no-pager"], False, hidden, "Never page long output."),
     )
     start = click.Option(
         ["-C", "start"], metavar="DIR", is_eager=True, expose_value=False, callback=_enter, hidden=hidden,
         shell_complete=options.paths, help="Run as if started in DIR.",
     )  # fmt: skip
     return [start] + [
-        click.Option(names, is_flag=True, expose_value=False, callback=_set, hidden=hide, help=text)
-        for names, hide, text in flags
+        click.Option(names, is_flag=not count, count=count, expose_value=False, callback=_set, hidden=hide, help=text)
+        for names, count, hide, text in flags
     ]
 
 
@@ -106,9 +106,9 @@ def _enter(ctx: click.Context, param: click.Parameter, value: str | None) -> Non
             raise click.UsageError(f"-C {value}: {error.strerror}", ctx) from None
 
 
-def _set(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _set(ctx: click.Context, param: click.Parameter, value: int) -> None:
     if value:
-        setattr(ctx.find_object(Context), str(param.name), True)
+        setattr(ctx.find_object(Context), str(param.name), value)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -179,7 +179,7 @@ def _invoke(state: Context) -> _Failure | None:
     except click.exceptions.Exit as done:
         state.code = done.exit_code
     except WeightvcError as error:
-        if state.verbose:
+        if state.verbose > 1:
             traceback.print_exc()
         return _Failure(exits.code(error), exits.kind(error), error.what, error.hint)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -195,9 +195,9 @@ def _invoke(state: Context) -> _Failure | None:
     except BrokenPipeError:
         return _Failure(exits.BROKEN_PIPE)
     except OSError as error:
-        if state.verbose:
+        if state.verbose > 1:
             traceback.print_exc()
-        return _Failure(exits.REQUEST, "RequestError", str(error), "run it again with -v for the details")
+        return _Failure(exits.REQUEST, "RequestError", str(error), "run it again with -vv for the details")
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug is reported as one
         traceback.print_exc()
         return _Failure(

@@ -33,7 +33,7 @@ def command() -> None:
 def save(ctx: Context, /, name: str, dry_run: bool, **request: Any) -> None:
     """Stage a recipe under NAME; `wvc commit` records it."""
     result = repo.recipe.save(ctx.repository(), name, wanted("HEAD", request), dry_run=dry_run)
-    ctx.emit("recipe-save", result, [_saved(result, dry_run=dry_run)])
+    ctx.emit("recipe-save", result, [_saved(result, dry_run=dry_run)], done=not dry_run)
 
 
 def _saved(recipe: "NamedRecipe", *, dry_run: bool) -> str:
@@ -79,7 +79,8 @@ def show(ctx: Context, name: str) -> None:
 def remove(ctx: Context, name: str, dry_run: bool) -> None:
     """Stage the removal of a recipe; `wvc commit` records it."""
     result = repo.recipe.remove(ctx.repository(), name, dry_run=dry_run)
-    ctx.emit("recipe-rm", result, [f"{'would remove' if dry_run else 'staged the removal of'} recipe {name}"])
+    line = f"{'would remove' if dry_run else 'staged the removal of'} recipe {name}"
+    ctx.emit("recipe-rm", result, [line], done=not dry_run)
 
 
 def _tasks(recipe: "NamedRecipe") -> str:

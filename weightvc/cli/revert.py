@@ -41,7 +41,7 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
     if result.unproved:
         ctx.code = exits.FOUND
         ctx.note([f"run `wvc revert {result.task}` again once that is repaired"], "hint")
-    ctx.emit("revert", result, _lines(result, dry_run=given["dry_run"]))
+    ctx.emit("revert", result, _lines(result, dry_run=given["dry_run"]), done=not given["dry_run"])
 
 
 def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:

@@ -19,7 +19,7 @@ def command(ctx: Context, names: tuple[str, ...], dry_run: bool) -> None:
     result = repo.unstage.unstage(ctx.repository(), names, dry_run=dry_run)
     verb = "would drop" if dry_run else "dropped"
     lines = [f"{verb} what was staged for {_what(path)}" for path in result.dropped]
-    ctx.emit("unstage", result, lines or ["nothing is staged"])
+    ctx.emit("unstage", result, lines or ["nothing is staged"], done=not dry_run)
 
 
 def _what(path: str) -> str:
