@@ -106,6 +106,30 @@ def test_usage_errors(wvc, arguments, says):
     assert (ran.code, ran.out, ran.err) == (2, "", says)
 
 
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("merge", "merge tasks with `wvc checkout --tasks a,b`; merge branches with `git merge`"),
+        ("rm", "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"),
+        ("remove", "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"),
+        ("delete", "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"),
+        ("reset", "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"),
+        ("restore", "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"),
+        ("push", "use `git push`, and copy the folder .git/wvc/objects to the other repository"),
+        ("fetch", "use `git fetch`, and copy the folder .git/wvc/objects from the other repository"),
+        ("pull", "use `git pull`, and copy the folder .git/wvc/objects from the other repository"),
+        ("clone", "use `git clone`, and copy the folder .git/wvc/objects from the other repository"),
+        ("branch", "branches are git's own: use `git branch`"),
+        ("switch", "branches are git's own: use `git switch`"),
+    ],
+)
+def test_commands_of_git_that_there_are_not_name_what_to_use(wvc, command, hint):
+    ran = wvc(command, "x")
+
+    assert (ran.code, ran.out, ran.err) == (2, "", f"wvc: No such command '{command}'.\nhint: {hint}\n")
+    assert not main.ELSEWHERE.keys() & main.COMMANDS.keys()
+
+
 def test_quiet_prints_what_was_asked_for_and_errors_only(two, models, tmp_path):
     import torch
 

@@ -11,7 +11,7 @@ import click
 
 from weightvc.cli import exits, options
 from weightvc.cli.context import Context
-from weightvc.util.errors import WeightvcError
+from weightvc.util.errors import UsageError, WeightvcError
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"init": "Make a repository over a base checkpoint."},
@@ -41,6 +41,21 @@ SECTIONS: dict[str, dict[str, str]] = {
 COMMANDS = {name: summary for section in SECTIONS.values() for name, summary in section.items()}
 
 
+_OBJECTS = "and copy the folder .git/wvc/objects {} the other repository"
+_TAKE_OUT = "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"
+_TAKE_BACK = "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"
+
+ELSEWHERE = {
+    "merge": "merge tasks with `wvc checkout --tasks a,b`; merge branches with `git merge`",
+    **dict.fromkeys(("rm", "remove", "delete"), _TAKE_OUT),
+    **dict.fromkeys(("reset", "restore"), _TAKE_BACK),
+    **{name: f"use `git {name}`, {_OBJECTS.format('from')}" for name in ("clone", "fetch", "pull")},
+    "push": f"use `git push`, {_OBJECTS.format('to')}",
+    **{name: f"branches are git's own: use `git {name}`" for name in ("branch", "switch")},
+}
+"""What to use for commands that people know from git and that there are not here."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used."""
 
@@ -61,10 +76,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or refuse with those of like names."""
+        """Find the command, or refuse with what to use instead or those of like names."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
+            if error.command_name in ELSEWHERE:
+                raise UsageError(f"No such command '{error.command_name}'.", ELSEWHERE[error.command_name]) from None
             raise click.exceptions.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
