@@ -1,5 +1,7 @@
 """Named recipes and how requests resolve."""
 
+from dataclasses import replace
+
 import pytest
 
 from weightvc.objects.recipe import Recipe, parse_tasks
@@ -40,7 +42,8 @@ def test_list_show_and_rm(two):
 
     assert two.wvc("recipe", "rm", "prod") == "staged the removal of recipe prod\n"
     assert [r["name"] for r in two.json("recipe", "list")["recipes"]] == ["beta-only"]
-    two.wvc("recipe", "rm", "beta-only")
+    said = "dropped the staged recipe beta-only, which was never committed\n"
+    assert two.wvc("recipe", "rm", "beta-only") == said
     assert two.wvc("recipe", "list") == "none\n"
     assert two.json("commit", "-m", "Remove it")["recipes"] == ["prod"]
     assert not (two.path / ".wvc/recipes/prod.toml").exists()
@@ -71,7 +74,9 @@ def test_dry_runs_stage_nothing(two):
     before = two.everything()
 
     assert two.wvc("recipe", "save", "x", "--tasks", "alpha", "-n") == "would save recipe x: alpha by opcm-s\n"
-    assert two.wvc("recipe", "rm", "prod", "--dry-run") == "would remove recipe prod\n"
+    assert two.wvc("recipe", "rm", "prod", "--dry-run") == (
+        "would drop the staged recipe prod, which was never committed\n"
+    )
     assert two.everything() == before
 
 
@@ -166,5 +171,5 @@ def test_the_library_keeps_recipes_too(two):
 
     assert repo.recipes() == (saved,)
     assert saved.tasks == ("alpha", "beta=2.0")
-    assert repo.remove_recipe("prod") == saved
+    assert repo.remove_recipe("prod") == replace(saved, dropped=True)
     assert repo.recipes() == ()

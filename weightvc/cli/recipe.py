@@ -79,7 +79,10 @@ def show(ctx: Context, name: str) -> None:
 def remove(ctx: Context, name: str, dry_run: bool) -> None:
     """Stage the removal of a recipe; `wvc commit` records it."""
     result = repo.recipe.remove(ctx.repository(), name, dry_run=dry_run)
-    line = f"{'would remove' if dry_run else 'staged the removal of'} recipe {name}"
+    if result.dropped:
+        line = f"{'would drop' if dry_run else 'dropped'} the staged recipe {name}, which was never committed"
+    else:
+        line = f"{'would remove' if dry_run else 'staged the removal of'} recipe {name}"
     ctx.emit("recipe-rm", result, [line], done=not dry_run)
 
 

@@ -17,7 +17,8 @@ from weightvc.util.text import listed, meant, printable
 class NamedRecipe:
     """A recipe under its name; ``staged`` until the next commit.
 
-    ``dropped`` says that saving what is committed dropped, or would drop, another recipe or a removal that was staged.
+    ``dropped`` says that saving what is committed dropped, or would drop, another recipe or a removal that was staged;
+    and that a removed recipe was only staged, so that there is nothing to commit.
     """
 
     name: str
@@ -56,11 +57,13 @@ def show(repo: Handle, name: str) -> NamedRecipe:
 def remove(repo: Handle, name: str, *, dry_run: bool = False) -> NamedRecipe:
     """Stage the removal of a recipe, or drop one that is only staged."""
     recipe, staged = _find(repo, name)
+    state = load(repo)
+    committed = name in state.recipes or name in state.broken
     if not dry_run:
         stage.forget(repo, recipe_path(name))
-        if name in load(repo).recipes:
+        if committed:
             stage.delete(repo, recipe_path(name))
-    return _named(name, recipe, staged)
+    return replace(_named(name, recipe, staged), dropped=not committed)
 
 
 def _recipes(repo: Handle) -> dict[str, tuple[Recipe, bool]]:
