@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from weightvc.objects.tensors import TensorHasher, tensor_digest
 from weightvc.util.errors import NotFound
 
 
@@ -116,10 +118,6 @@ def relock(out, change):
 
 
 def test_a_replay_finds_what_a_consistent_forgery_hides(two, out):
-    from dataclasses import replace
-
-    from weightvc.objects.tensors import TensorHasher
-
     tensors = load_file(out / "model.safetensors")
     tensors["pooler.weight"][0, 0] += 1
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
@@ -136,17 +134,58 @@ def test_a_replay_finds_what_a_consistent_forgery_hides(two, out):
     assert found(replayed) == {"replay": "1 tensors come out otherwise: pooler.weight"}
 
 
-def test_a_tensor_that_the_file_does_not_have(two, out):
-    from dataclasses import replace
+def test_a_replay_compares_the_other_files_too(two, out):
+    changed = b'{"model_type": "evil"}\n'
+    (out / "config.json").write_bytes(changed)
+    digest = tensor_digest("U8", [len(changed)], changed)
+    relock(out, lambda lock: replace(lock, files={**lock.files, "config.json": digest}))
 
+    plain, replayed = two.run("--json", "verify", out), two.run("--json", "verify", out, "--replay")
+
+    assert (plain.code, replayed.code) == (0, 1)
+    assert found(replayed) == {"replay": "1 files come out otherwise: config.json"}
+
+
+def test_a_replay_compares_how_tensors_came_about(two, out):
+    relock(out, lambda lock: replace(lock, tensors=(*lock.tensors[:-1], replace(lock.tensors[-1], rule="base"))))
+
+    assert found(two.run("--json", "verify", out, "--replay")) == {
+        "replay": "1 tensors came about otherwise: pooler.weight"
+    }
+
+
+def test_a_replay_elsewhere_leaves_the_card_out_and_other_files_in(two, out):
+    (out / "README.md").write_text("another version's\n")
+    card = tensor_digest("U8", [18], b"another version's\n")
+    relock(out, lambda lock: replace(lock, wvc="9.9", files={**lock.files, "README.md": card}))
+    assert two.json("verify", out, "--replay")["ok"]
+
+    (out / "config.json").unlink()
+    relock(out, lambda lock: replace(lock, files={path: d for path, d in lock.files.items() if path != "config.json"}))
+    assert found(two.run("--json", "verify", out, "--replay")) == {
+        "replay": "1 files come out otherwise "
+        "(built in another environment; bytes are promised for equal ones only): config.json"
+    }
+
+
+def test_a_replay_without_the_locks_commit_says_what_it_leaves_out(two, out):
+    relock(out, lambda lock: replace(lock, commit="0" * 40))
+
+    check = two.json("verify", out, "--replay")["checks"][-1]
+
+    assert check["ok"]
+    assert check["detail"] == (
+        "18 tensors rebuilt from sources, byte for byte; other files not compared: no commit 000000000000 here"
+    )
+
+
+def test_a_tensor_that_the_file_does_not_have(two, out):
     relock(out, lambda lock: replace(lock, tensors=(*lock.tensors, replace(lock.tensors[-1], name="nobody"))))
 
     assert found(two.run("--json", "verify", out)) == {"model.safetensors": "nobody is missing"}
 
 
 def test_a_replay_in_another_environment_says_so(two, out):
-    from dataclasses import replace
-
     relock(out, lambda lock: replace(lock, environment={**lock.environment, "torch": "1.0"}, tensors=lock.tensors[:-1]))
 
     detail = found(two.run("--json", "verify", out, "--replay"))["replay"]

@@ -87,28 +87,22 @@ class Builder:
     def write(self, directory: Path, progress: Progress = SILENT) -> Lock:
         """Write weights, heads and other files into an empty directory and return the lock."""
         plan, layout = self.plan, self._layout
-        files: dict[str, Digest] = {}
         with self.materializer(plan) as work, Writer(directory, layout) as writer:
             work.prepare(progress)
             lines = self._tensors(plan, work, layout, writer, progress)
             writer.finish()
-        for file in layout.files:
-            files[file.name] = tensor_digest("U8", [len(file.header)], file.header)
-        if (index := layout.index()) is not None:
-            files[layout.index_name] = tensor_digest("U8", [len(index)], index)
-        for at, entries in plan.heads.items():
-            lines += self._head(directory, self._resolved.recipe.tasks[at].task, entries, files)
+        for path, head in self._heads().items():
+            self._write_head(directory / path, head)
         for name, data in self._others():
             write_extra(directory, name, data)
-            files[name] = tensor_digest("U8", [len(data)], data)
-        return self._lock(files, lines)
+        return self._lock(lines)
 
     def digests(self, progress: Progress = SILENT) -> Lock:
-        """Replay without writing a model, and return the lock that :meth:`write` would give for its tensors."""
+        """Replay without writing a model, and return the lock that :meth:`write` would give."""
         plan, layout = self.plan, self._layout
         with self.materializer(plan) as work:
             work.prepare(progress)
-            return self._lock({}, self._tensors(plan, work, layout, None, progress))
+            return self._lock(self._tensors(plan, work, layout, None, progress))
 
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
@@ -162,14 +156,21 @@ class Builder:
         with progress.stage("Writing" if writer else "Replaying", sum(t.spec.nbytes for t in ordered)):
             return [line for lines in parallel.run(job, ordered, self._jobs, linalg.pin_thread) for line in lines]
 
-    def _head(
-        self, directory: Path, task: str, entries: tuple[Entry, ...], files: dict[str, Digest]
-    ) -> list[TensorLine]:
-        """Write the tensors that only one task has to a file of their own."""
-        layout = Layout.pack([entry.spec for entry in entries], _ONE_FILE, stem=task)
-        heads = (directory / _head_file(task)).parent
-        fsio.make_dirs(heads)
-        with Writer(heads, layout) as writer:
+    def _heads(self) -> dict[str, tuple[Layout, tuple[Entry, ...]]]:
+        """Return the files for tensors that only one task has, each a file of its own."""
+        tasks = self._resolved.recipe.tasks
+        return {
+            _head_file(tasks[at].task): (
+                Layout.pack([entry.spec for entry in entries], _ONE_FILE, stem=tasks[at].task),
+                entries,
+            )
+            for at, entries in self.plan.heads.items()
+        }
+
+    def _write_head(self, path: Path, head: tuple[Layout, tuple[Entry, ...]]) -> None:
+        layout, entries = head
+        fsio.make_dirs(path.parent)
+        with Writer(path.parent, layout) as writer:
             for entry in entries:
                 hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
                 for offset, span in self._reader.open(entry).spans():
@@ -177,10 +178,6 @@ class Builder:
                     writer.write(entry.spec.name, span, offset)
                 _check(entry, hasher.digest())
             writer.finish()
-        path, (file,) = _head_file(task), layout.files
-        files[path] = tensor_digest("U8", [len(file.header)], file.header)
-        digests = {entry.spec.name: entry.digest for entry in entries}
-        return [TensorLine(path, name, digests[name], "task") for name in file.slots]
 
     def _others(self) -> Iterator[tuple[str, memoryview | bytes]]:
         """Return the other files, and the model card that a merge gets."""
@@ -204,20 +201,32 @@ class Builder:
         entry = next((e for e in manifest.files if e.spec.name == CARD), None)
         return None if entry is None else bytes(self._read(entry, "files"))
 
-    def _lock(self, files: dict[str, Digest], lines: list[TensorLine]) -> Lock:
-        resolved = self._resolved
-        tasks = tuple(Parent(str(task.task), str(task.uuid), task.version) for task in resolved.tasks)
+    def _lock(self, lines: list[TensorLine]) -> Lock:
+        """Return the lock of a model with these lines for its tensors, heads apart."""
+        resolved, heads = self._resolved, self._heads()
+        files = {entry.spec.name: entry.digest for entry in self.others.kept}
+        if resolved.exact is None:
+            files[CARD] = _file_digest(self._card())
+        files |= {file.name: _file_digest(file.header) for file in self._layout.files}
+        if (index := self._layout.index()) is not None:
+            files[self._layout.index_name] = _file_digest(index)
+        files |= {path: _file_digest(layout.files[0].header) for path, (layout, _) in heads.items()}
+        lines += [TensorLine(path, e.spec.name, e.digest, "task") for path, (_, held) in heads.items() for e in held]
         return Lock(
             wvc=metadata.version("weightvc"),
             environment=fingerprint(self._device),
             commit=resolved.state.commit,
             base=resolved.state.base.version,
             recipe=resolved.recipe,
-            tasks=tasks,
+            tasks=tuple(Parent(str(task.task), str(task.uuid), task.version) for task in resolved.tasks),
             files=files,
             tensors=tuple(lines),
             max_shard_size=self._max_shard_size,
         )
+
+
+def _file_digest(data: bytes) -> Digest:
+    return tensor_digest("U8", [len(data)], data)
 
 
 def _check(entry: Entry, digest: Digest) -> None:

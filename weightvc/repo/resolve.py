@@ -104,19 +104,21 @@ def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
     return Resolved(state, recipe, method, tuple(state.task(weighted.task) for weighted in recipe.tasks))
 
 
-def pinned(repo: Handle, lock: Lock, without: Collection[str] = ()) -> Resolved:
+def pinned(
+    repo: Handle, lock: Lock, without: Collection[str] = (), revs: Sequence[str | None] = ("HEAD", None)
+) -> Resolved:
     """Return a lock's recipe, less the tasks ``without``, on the very task versions that it pins.
 
-    They come from HEAD, or from the commit that the lock names if HEAD does not have them all.
+    They come from the first of ``revs`` that has them all; ``None`` stands for the commit that the lock names.
 
     Raises:
         NotFound: neither has them.
     """
     recipe = lock.recipe.without(without)
     wanted = {task.task: task.version for task in lock.tasks if task.task not in without}
-    for rev in ("HEAD", lock.commit):
+    for rev in revs:
         try:
-            state = load(repo) if rev == "HEAD" else load_commit(repo, repo.git.resolve(rev))
+            state = load(repo, rev) if rev else load_commit(repo, repo.git.resolve(lock.commit))
         except WeightvcError:
             continue
         held = {name: state.tasks[name].version for name in wanted if name in state.tasks}

@@ -1,24 +1,25 @@
 """Verify: a checkout directory against its lock, and the lock against a replay from sources."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from weightvc.checkpoint.files import map_file
-from weightvc.merge.fingerprint import fingerprint
 from weightvc.objects import lock as locks
-from weightvc.objects.ids import Digest
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import compare, output, resolve
 from weightvc.repo import device as devices
-from weightvc.repo import plan as plans
 from weightvc.repo.build import Builder
+from weightvc.repo.others import CARD
 from weightvc.repo.repository import Handle
-from weightvc.repo.resolve import Resolved
 from weightvc.util import fsio
 from weightvc.util.errors import NotFound
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
+
+K = TypeVar("K", bound=str | tuple[str, str])
 
 
 @dataclass(frozen=True)
@@ -85,27 +86,37 @@ def _digest(file: Path) -> str:
 
 
 def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress) -> Check:
-    resolved = resolve.pinned(repo, lock)
-    builder = Builder(repo, resolved, device=device, jobs=jobs)
-    again = {line.name: line.digest for line in builder.digests(progress).tensors}
-    again |= {f"{task} {name}": digest for task, name, digest in _heads(resolved, builder)}
-    locked = {}
-    for line in lock.tensors:
-        head = line.file.startswith("heads/")
-        task = line.file.removeprefix("heads/").removesuffix(".safetensors")
-        locked[f"{task} {line.name}" if head else line.name] = line.digest
-    wrong = sorted(name for name in locked.keys() | again.keys() if locked.get(name) != again.get(name))
-    same = fingerprint(device) == dict(lock.environment)
+    """Build everything anew, without writing it, and compare it with the lock.
+
+    The card, the layout and how each tensor came about are promised for equal environments only, and other files for
+    the commit that the lock names: elsewhere a task may have the same tensors with other files.
+    """
+    resolved = resolve.pinned(repo, lock, revs=(None, "HEAD"))
+    again = Builder(repo, resolved, device=device, jobs=jobs, max_shard_size=lock.max_shard_size).digests(progress)
+    same = (again.wvc, again.environment) == (lock.wvc, lock.environment)
     where = "" if same else " (built in another environment; bytes are promised for equal ones only)"
-    if wrong:
-        return Check("replay", ok=False, detail=f"{len(wrong)} tensors come out otherwise{where}: {listed(wrong)}")
-    return Check("replay", ok=True, detail=f"{len(locked)} tensors rebuilt from sources, byte for byte")
+    locked, lines = ({(line.file, line.name): line for line in one.tensors} for one in (lock, again))
+    tensors = _apart({at: t.digest for at, t in locked.items()}, {at: t.digest for at, t in lines.items()})
+    if tensors:
+        return Check("replay", ok=False, detail=f"{len(tensors)} tensors come out otherwise{where}: {_listed(tensors)}")
+    if same and (rules := _apart(locked, lines)):
+        return Check("replay", ok=False, detail=f"{len(rules)} tensors came about otherwise: {_listed(rules)}")
+    done = f"{len(lock.tensors)} tensors rebuilt from sources, byte for byte"
+    if again.commit != lock.commit:
+        return Check("replay", ok=True, detail=f"{done}; other files not compared: no commit {lock.commit[:12]} here")
+    files = _apart(lock.files, again.files)
+    if not same:
+        files = [path for path in files if path != CARD]
+    if files:
+        return Check("replay", ok=False, detail=f"{len(files)} files come out otherwise{where}: {listed(files)}")
+    return Check("replay", ok=True, detail=done)
 
 
-def _heads(resolved: Resolved, builder: Builder) -> list[tuple[str, str, Digest]]:
-    plan: plans.Plan = builder.plan
-    return [
-        (resolved.recipe.tasks[at].task, entry.spec.name, entry.digest)
-        for at, entries in plan.heads.items()
-        for entry in entries
-    ]
+def _apart(locked: Mapping[K, object], again: Mapping[K, object]) -> list[K]:
+    """Return the keys whose values differ, or that only one side has."""
+    return [key for key in sorted({*locked, *again}) if locked.get(key) != again.get(key)]
+
+
+def _listed(keys: Sequence[tuple[str, str]]) -> str:
+    """Name tensors, those of heads with their file."""
+    return listed([f"{file} {name}" if file.startswith("heads/") else name for file, name in keys])
