@@ -41,6 +41,8 @@ def test_sizes_that_are_none(text):
 )
 def test_task_names_complete_from_the_work_tree(two, monkeypatch, typed, offered):
     (two.path / "deep/er").mkdir(parents=True)
+    (two.path / ".wvc/tasks/$(touch${IFS}x).json").touch()
+    (two.path / ".wvc/tasks/al\x1b[2J.json").touch()
     for directory in (two.path, two.path / "deep/er"):
         monkeypatch.chdir(directory)
         assert [item.value for item in TaskName().shell_complete(None, None, typed)] == offered

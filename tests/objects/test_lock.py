@@ -74,6 +74,11 @@ def test_the_tasks_of_the_recipe_are_those_that_are_pinned():
     refused(changed(("recipe",), tasks=["sales=0.7", "support"]), words)
 
 
+@pytest.mark.parametrize("commit", ["", "HEAD", "e" * 39, "E" * 40, "e" * 200_000])
+def test_a_commit_is_named_in_full(commit):
+    refused(changed(commit=commit), f"'{commit[:80]}' is not a commit id")
+
+
 def test_what_is_written_is_read():
     ordered = replace(LOCK, tensors=(HEAD, PLAIN, MERGED))
     assert read(LOCK.to_bytes()) == ordered

@@ -571,6 +571,14 @@ def test_damage_in_the_list_of_checkouts_reads_as_nothing(two, entry):
     two.wvc("revert", "alpha")
 
 
+def test_a_model_is_not_built_within_another(two, refused, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "out")
+    refused(
+        two, 3, "checkout", "-o", tmp_path / "out/a/b",
+        says=f"{tmp_path / 'out/a/b'} is in the model directory {tmp_path / 'out'}", hint="name one outside it with -o",
+    )  # fmt: skip
+
+
 def test_a_lock_that_is_too_large_is_not_read(two, refused, tmp_path):
     two.wvc("checkout", "-o", tmp_path / "out")
     os.truncate(tmp_path / "out/wvc.lock.json", 2**28 + 1)

@@ -17,6 +17,7 @@ DTYPES = ("F64", "F32", "F16", "BF16")
 CODECS = ("intdelta", "raw")
 """The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -104,11 +105,12 @@ def _starting(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 def _tracked(kind: str) -> list[str]:
-    """Return the names of the ``tasks`` or ``recipes`` whose files lie in the work tree."""
+    """Return the names of the ``tasks`` or ``recipes`` in the work tree, and none that a shell would run."""
     here = Path.cwd()
     roots = (directory / ".wvc" for directory in [here, *here.parents])
     root = next((root for root in roots if root.is_dir()), None)
-    return sorted(path.stem for path in (root / kind).iterdir()) if root and (root / kind).is_dir() else []
+    stems = [path.stem for path in (root / kind).iterdir()] if root and (root / kind).is_dir() else []
+    return sorted(filter(_NAME.fullmatch, stems))
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

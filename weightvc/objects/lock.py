@@ -3,6 +3,7 @@
 ``wvc.lock.json`` pins every task of the recipe to its version and lists the digest of all that was written.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from weightvc.util.errors import BadInput, Corrupt
 
 SCHEMA = "weightvc/lock/1"
 NAME = LOCK
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Lock:
         )
         if lock.digest != doc["digest"]:
             raise BadInput(f"{where}: the tensors do not have the digest that the file states")
+        if _COMMIT.fullmatch(lock.commit) is None:
+            raise BadInput(f"{where}: {lock.commit[:80]!r} is not a commit id")
         if [weighted.task for weighted in lock.recipe.tasks] != [task.task for task in lock.tasks]:
             raise BadInput(f"{where}: the tasks of its recipe are not those that it pins")
         if lock.to_bytes() != data:

@@ -40,11 +40,13 @@ def read_lock(directory: Path) -> Lock:
 
 
 def check_apart(repo: Handle, directory: Path) -> None:
-    """Raise :class:`Conflict` if replacing ``directory`` would replace the repository, or something within it."""
+    """Raise :class:`Conflict` if replacing ``directory`` would change the repository, or another model."""
     real = directory.resolve()
     own = (repo.git.git_dir, repo.git.common_dir, repo.git.work_tree / TRACKED)
     if repo.git.work_tree.is_relative_to(real) or any(p.is_relative_to(real) or real.is_relative_to(p) for p in own):
         raise Conflict(f"{directory} holds the repository, or is part of it", "name another one with -o DIR")
+    if above := next((parent for parent in real.parents if fsio.is_regular(parent / locks.NAME)), None):
+        raise Conflict(f"{directory} is in the model directory {above}", "name one outside it with -o DIR")
 
 
 def check_free(directory: Path, *, force: bool, jobs: int = 1, progress: Progress = SILENT) -> Files | None:

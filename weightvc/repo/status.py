@@ -89,7 +89,7 @@ def status(repo: Handle) -> Status:
 def edited(repo: Handle, commit: str) -> tuple[str, ...]:
     """Return the paths below `.wvc` whose files in the work tree are not those of ``commit``; none without `.wvc`."""
     top = repo.git.work_tree
-    if not (top / TRACKED).is_dir():
+    if (top / TRACKED).is_symlink() or not (top / TRACKED).is_dir():
         return ()
     tree = repo.git.read_tree(commit)
     there = {path.relative_to(top).as_posix() for path in (top / TRACKED).rglob("*") if fsio.is_regular(path)}
