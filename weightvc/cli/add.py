@@ -50,6 +50,7 @@ def command(
     """Store a fine-tune of the base as a task, for the next `wvc commit`.
 
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """
     store = repo.snapshot.Options(codec, jobs, allow_nonfinite)
     result = repo.add.add(
