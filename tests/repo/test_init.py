@@ -202,3 +202,7 @@ def test_git_may_hash_with_sha256(wvc, sandbox, templates, tmp_path):
     (made.path / ".wvc/config.toml").write_text("")
 
     assert made.json("status")["edited"] == [".wvc/config.toml"]
+    made.git("restore", ".wvc")
+    for file in (made.path / ".wvc").rglob("*.*"):  # as git writes them with core.autocrlf
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert made.json("status")["edited"] == []

@@ -1,9 +1,11 @@
+import shutil
 import threading
 
 import pytest
 
 from weightvc.repo import stage
 from weightvc.util import fsio
+from weightvc.util.errors import Conflict
 
 
 def test_what_is_staged_is_what_was_put_last(two):
@@ -87,3 +89,17 @@ def test_whoever_changes_the_stage_waits_for_its_lock(two, change):
 
     wanted = {"put": {path: b"two"}, "delete": {path: None}, "forget": {}, "settle": {}}
     assert stage.changes(repo) == wanted[change]
+
+
+@pytest.mark.parametrize("where", ["stage", "stage/tasks"])
+def test_a_link_in_the_place_of_a_directory_is_refused(two, tmp_path, where):
+    place = two.path / ".git/wvc" / where
+    shutil.rmtree(place)
+    (tmp_path / "victim").mkdir()
+    place.symlink_to(tmp_path / "victim")
+
+    with pytest.raises(Conflict, match=f"{place} is not a plain directory; wvc writes nothing through it"):
+        stage.put(two.api(), ".wvc/tasks/a.json", b"one")
+    with pytest.raises(Conflict, match="not a plain directory"):
+        stage.delete(two.api(), ".wvc/tasks/a.json")
+    assert list((tmp_path / "victim").iterdir()) == []

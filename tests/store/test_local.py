@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weightvc.store.local import LocalStore
-from weightvc.util.errors import Corrupt, Missing
+from weightvc.util.errors import Conflict, Corrupt, Missing
 
 DATA = b"weights" * 1000
 OID = hashlib.sha256(DATA).hexdigest()
@@ -142,7 +142,7 @@ def test_directories_must_be_plain(store, tmp_path, where, kind):
     else:
         place.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
     before = sorted(elsewhere.rglob("*"))
-    with pytest.raises(Corrupt, match="not a plain directory; wvc writes nothing through it") as caught:
+    with pytest.raises(Conflict, match="not a plain directory; wvc writes nothing through it") as caught:
         store.put([DATA])
     assert caught.value.hint == "move it away"
     assert sorted(elsewhere.rglob("*")) == before

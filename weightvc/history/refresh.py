@@ -5,8 +5,6 @@ Between the moving of the ref and the end of this, the user's index still has th
 up a note that it finds. The caller of everything here except :func:`recover` holds the lock of :func:`refs_locked`.
 """
 
-import os
-import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -26,9 +24,9 @@ INDEX_PATIENCE = 2.0
 @contextmanager
 def refs_locked(git: GitDir) -> Iterator[None]:
     """Hold this repository's lock for moving refs; the kernel frees it if the process dies."""
-    _plain(scratch(git))
+    fsio.check_plain(scratch(git))
     for directory in (git.common_dir / "wvc", git.git_dir / "wvc"):
-        _plain(directory)
+        fsio.check_plain(directory)
         fsio.make_dirs(directory)
     with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
         yield
@@ -50,7 +48,7 @@ def target(git: GitDir, path: str) -> Path:
     if parts[0] != ".wvc" or len(parts) < 2 or not path.isprintable() or {"", ".", "..", ".git"} & set(parts):
         raise BadInput(f"{printable(path)!r} is not the path of a tracked file of wvc")
     for depth in range(1, len(parts)):
-        _plain(git.work_tree.joinpath(*parts[:depth]))
+        fsio.check_plain(git.work_tree.joinpath(*parts[:depth]))
     final = git.work_tree.joinpath(*parts)
     if final.is_dir() and not final.is_symlink():
         raise Conflict(f"{final} is a directory where wvc keeps a file", "move it away, then try again")
@@ -164,12 +162,3 @@ def _write_index(git: GitDir, lines: bytes, patience: float) -> None:
             time.sleep(0.05)
         else:
             return
-
-
-def _plain(directory: Path) -> None:
-    try:
-        mode = os.lstat(directory).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(mode):
-        raise Conflict(f"{directory} is not a plain directory; wvc writes nothing through it", "move it away")

@@ -34,7 +34,9 @@ class Request:
     on_int_mismatch: Mismatch | None = None
 
     def __post_init__(self) -> None:
-        """Raise :class:`UsageError` if ``tasks`` is text, which would be taken letter by letter."""
+        """Raise :class:`UsageError` for tasks and a recipe at once, and for text, which would be taken by letters."""
+        if self.tasks is not None and self.recipe is not None:
+            raise UsageError("--tasks and --recipe exclude each other", "give one of them")
         if isinstance(self.tasks, str):
             raise UsageError(f"tasks is a list of names, not {printable(self.tasks)!r}", "write tasks=['a', 'b=0.7']")
 
@@ -133,8 +135,6 @@ def pinned(
 
 
 def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
-    if request.tasks is not None and request.recipe is not None:
-        raise UsageError("--tasks and --recipe exclude each other", "give one of them")
     if request.recipe is not None:
         recipe = _named(repo, state, request.recipe)
         if recipe in state.recipes.values() and request.recipe in (unusable := state.unusable()):

@@ -19,7 +19,7 @@ def put(repo: Handle, path: str, data: bytes) -> None:
     """Stage new contents for a tracked path."""
     target = _target(repo, path)
     with _locked(repo):
-        fsio.make_dirs(target.parent)
+        _make(target.parent)
         fsio.write_file(target, data)
         fsio.remove_file(target.with_name(target.name + _REMOVED))
 
@@ -28,7 +28,7 @@ def delete(repo: Handle, path: str) -> None:
     """Stage the deletion of a tracked path."""
     target = _target(repo, path)
     with _locked(repo):
-        fsio.make_dirs(target.parent)
+        _make(target.parent)
         fsio.write_file(target.with_name(target.name + _REMOVED), b"")
         fsio.remove_file(target)
 
@@ -80,6 +80,12 @@ def _locked(repo: Handle) -> Iterator[None]:
 
 def _target(repo: Handle, path: str) -> Path:
     return repo.stage_dir / path.removeprefix(f"{TRACKED}/")
+
+
+def _make(directory: Path) -> None:
+    """Make a directory of the stage; no link there leads what is staged elsewhere."""
+    fsio.make_plain(directory.parent)
+    fsio.make_plain(directory)
 
 
 def _drop(target: Path) -> None:

@@ -93,11 +93,15 @@ def edited(repo: Handle, commit: str) -> tuple[str, ...]:
         return ()
     tree = repo.git.read_tree(commit)
     there = {path.relative_to(top).as_posix() for path in (top / TRACKED).rglob("*") if fsio.is_regular(path)}
-    same = {path for path in there & tree.keys() if _blob_id((top / path).read_bytes(), tree[path]) == tree[path]}
+    same = {path for path in there & tree.keys() if tree[path] in _blob_ids((top / path).read_bytes(), tree[path])}
     return tuple(sorted((tree.keys() | there) - same))
 
 
-def _blob_id(data: bytes, like: str) -> str:
-    """Return git's id of a file's bytes: hashed with a header by the algorithm that gave the id ``like``."""
+def _blob_ids(data: bytes, like: str) -> set[str]:
+    """Return git's ids of a file's bytes, as they are and with the line ends that ``core.autocrlf`` would give git.
+
+    An id is a hash, with a header, by the algorithm that gave the id ``like``.
+    """
     kind = "sha1" if len(like) == 40 else "sha256"
-    return hashlib.new(kind, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    texts = (data, data.replace(b"\r\n", b"\n"))
+    return {hashlib.new(kind, b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest() for text in texts}

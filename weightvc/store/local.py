@@ -47,11 +47,11 @@ class LocalStore:
         a garbage collection that is under way; a damaged copy, or one that cannot be touched, is replaced.
 
         Raises:
-            Corrupt: a directory of the store is a symbolic link or no directory.
+            Conflict: a directory of the store is a symbolic link or no directory.
             OSError: the disk is full, read-only or failing; no object has been named.
         """
-        _plain(self.tmp)
-        _plain(self.root)
+        fsio.make_plain(self.tmp)
+        fsio.make_plain(self.root)
         sha = hashlib.sha256()
         size = 0
         with fsio.NewFile(self.tmp) as new:
@@ -61,7 +61,7 @@ class LocalStore:
                 size += memoryview(chunk).nbytes
             oid = ObjectId(sha.hexdigest())
             final = self._path(oid)
-            _plain(final.parent)
+            fsio.make_plain(final.parent)
             fresh = self._publish(new, oid, final)
         with self._lock:
             self._touched.add(final.parent)
@@ -189,10 +189,3 @@ class LocalStore:
         finally:
             for fd in reversed(opened):
                 os.close(fd)
-
-
-def _plain(directory: Path) -> None:
-    """Make ``directory`` if need be and refuse a symbolic link in its place."""
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        raise Corrupt(f"{directory}: not a plain directory; wvc writes nothing through it", "move it away")
-    fsio.make_dirs(directory)

@@ -92,6 +92,22 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
+def check_plain(directory: Path) -> None:
+    """Raise :class:`Conflict` if a symbolic link or a file has the name of a directory that wvc writes into."""
+    try:
+        mode = os.lstat(directory).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise Conflict(f"{directory} is not a plain directory; wvc writes nothing through it", "move it away")
+
+
+def make_plain(directory: Path) -> None:
+    """Make a directory as :func:`make_dirs` does, after :func:`check_plain`."""
+    check_plain(directory)
+    make_dirs(directory)
+
+
 def make_dirs(path: Path) -> None:
     """Make a directory and its missing parents durably; an existing directory is left as it is."""
     if path.is_dir():
