@@ -76,7 +76,7 @@ class Rebuild:
         self._uuids = uuids
         self._device = device
         self._jobs = jobs
-        self._proved: dict[tuple[str, ...], Version] = {}
+        self._proved: dict[tuple[object, ...], Lock] = {}
         self._missing: list[Path] = []
         self.warnings: list[str] = []
         self.unproved: list[str] = []
@@ -144,8 +144,8 @@ class Rebuild:
         """Build one model and return its digest, which a build from the twin store has given too."""
         builder = self._builder(self._repo, resolved, target)
         if target.directory is None:
-            known = self._proved.get(_key(resolved))
-            return known or self._prove(builder.digests(progress), target, resolved, twin, progress)
+            known = self._proved.get(_key(resolved, DEFAULT_SHARD))
+            return known.digest if known else self._prove(builder.digests(progress), target, resolved, twin, progress)
         replaces = output.check_free(target.directory, force=False, jobs=self._jobs, progress=progress)
         with output.building(target.directory, replaces) as made:
             lock = builder.write(made, progress)
@@ -153,11 +153,13 @@ class Rebuild:
             return self._prove(lock, target, resolved, twin, progress)
 
     def _prove(self, made: Lock, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
-        key = _key(resolved)
+        """Compare all that a lock lists, tensors, heads and other files, with a build from the twin store."""
+        key = _key(resolved, made.max_shard_size)
         if key not in self._proved:
             self._adopt(twin, resolved)
-            self._proved[key] = self._builder(twin, resolved, target).digests(progress).digest
-        if self._proved[key] != made.digest:
+            self._proved[key] = self._builder(twin, resolved, target).digests(progress)
+        never = self._proved[key]
+        if (never.files, set(never.tensors)) != (made.files, set(made.tensors)):
             raise Corrupt(
                 "the rebuild differs from a build that never saw the task; keep the repository as it is and report this"
             )
@@ -191,6 +193,6 @@ class Rebuild:
                 twin.store.adopt(self._repo.store, oid)
 
 
-def _key(resolved: Resolved) -> tuple[str, ...]:
-    """Return what decides the digest of a model."""
-    return resolved.recipe.digest, *(task.version for task in resolved.tasks)
+def _key(resolved: Resolved, max_shard_size: int) -> tuple[object, ...]:
+    """Return what decides the bytes of a model."""
+    return resolved.state.commit, resolved.recipe.digest, max_shard_size, *(task.version for task in resolved.tasks)
