@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import pytest
 
@@ -22,3 +23,30 @@ def masked():
         return re.sub(r" *\b\d+\.\d (s|%)", r" N \1", text)
 
     return mask
+
+
+@pytest.fixture
+def told(masked, sandbox, tmp_path):
+    """Run a command that must succeed and return its masked output."""
+
+    def tell(*arguments):
+        repo = tmp_path / "repo"
+        return masked(sandbox(repo).wvc(*arguments), out=tmp_path / "out", repo=repo)
+
+    return tell
+
+
+@pytest.fixture(scope="module")
+def family_once(sandbox, templates, tmp_path_factory):
+    made = sandbox(tmp_path_factory.mktemp("family") / "repo")
+    shutil.copytree(templates.root / "two", made.path, symlinks=True)
+    made.put("child", templates.base, "--derived-from", "alpha", "--derived-from", "beta")
+    made.wvc("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    made.wvc("commit", "-m", "Save prod")
+    return made.path
+
+
+@pytest.fixture
+def family(family_once, copied):
+    """Alpha, beta, a child of both and a recipe."""
+    return copied(family_once)

@@ -2,36 +2,12 @@
 
 import json
 import os
-import shutil
-import signal
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from weightvc.objects.removal import Removal
-from weightvc.repo.build import Builder
 from weightvc.repo.revert import Reverted
-from weightvc.util.errors import Interrupted
-
-
-@pytest.fixture(scope="module")
-def family_once(sandbox, templates, models, tmp_path_factory):
-    root = tmp_path_factory.mktemp("family")
-    made = sandbox(root / "repo")
-    shutil.copytree(templates.root / "two", made.path, symlinks=True)
-    made.put("child", models.write(root / "child", models.tuned(models.base(), 5)), "--derived-from", "alpha")
-    made.put("grand", models.write(root / "grand", models.tuned(models.base(), 6)), "--derived-from", "child")
-    made.wvc("recipe", "save", "prod", "--tasks", "alpha=0.5,beta", "--method", "task_arithmetic")
-    made.wvc("recipe", "save", "rest", "--tasks", "beta")
-    made.wvc("commit", "-m", "Save them")
-    return made.path
-
-
-@pytest.fixture
-def family(family_once, copied):
-    """Alpha and beta, a child of alpha, a grandchild, and recipes."""
-    return copied(family_once)
 
 
 def test_a_removal_record_says_what_was_removed_and_why(family):
@@ -314,131 +290,3 @@ def test_a_committed_task_is_reverted_with_what_is_staged_of_it(two, templates):
 
     assert done["commit"] == two.git("rev-parse", "HEAD")
     assert two.json("status")["staged"] == {}
-
-
-def test_an_interrupted_rebuild_is_finished_by_running_it_again(family, models, tmp_path, monkeypatch):
-    family.wvc("checkout", "-o", tmp_path / "out")
-    before = models.contents(tmp_path / "out")
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Builder, "write", interrupt)
-        ran = family.run("revert", "alpha", "--cascade")
-    head = family.git("rev-parse", "HEAD")
-
-    assert (ran.code, ran.out) == (130, "")
-    assert ran.err == (
-        f"wvc: alpha is taken out in commit {head[:12]}; not everything is rebuilt\n"
-        "hint: run `wvc revert alpha` again\n"
-    )
-    assert models.contents(tmp_path / "out") == before
-    planned = family.json("revert", "alpha", "--dry-run")
-    done = family.json("revert", "alpha")
-    assert (done["commit"], done["tasks"], done["recipes"]) == (None, ["alpha", "child", "grand"], ["prod"])
-    assert (family.path / done["audit"]).is_file()
-    assert family.git("rev-parse", "HEAD") == head
-    assert [(line["recipe"], line["output"]) for line in done["rebuilt"]] == [
-        (line["recipe"], line["output"]) for line in planned["would_rebuild"]
-    ]
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "prod", "default"]
-    assert family.json("verify", tmp_path / "out", "--replay")["digest"] == family.manifest("beta")["version"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Builder, "digests", interrupt)
-        assert family.run("revert", "alpha").err.startswith("wvc: alpha is taken out; not everything is rebuilt\n")
-    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand was taken out already\n")
-
-
-def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    (tmp_path / "objects").mkdir()
-    (two.path / ".git/wvc/objects").rename(tmp_path / "objects/kept")
-
-    ran = two.run("--json", "revert", "alpha")
-
-    said = "this clone has no objects yet: only git history was cloned"
-    assert (ran.code, ran.json["rebuilt"]) == (1, [])
-    assert ran.json["unproved"] == [str(tmp_path / "out"), "default"]
-    assert ran.json["warnings"] == [
-        f"{tmp_path / 'out'} still holds the task: {said}",
-        f"recipe default was not rebuilt: {said}",
-    ]
-    assert two.run("revert", "alpha").err.endswith("hint: run `wvc revert alpha` again once that is repaired\n")
-    (tmp_path / "objects/kept").rename(two.path / ".git/wvc/objects")
-    again = two.json("revert", "alpha")
-    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == (["out", "default"], [])
-
-
-def test_a_directory_is_replaced_by_a_proved_model_only(two, models, tmp_path, monkeypatch):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    before = models.contents(tmp_path / "out")
-    digests = Builder.digests
-    monkeypatch.setattr(Builder, "digests", lambda *given: replace(digests(*given), tensors=()))
-
-    ran = two.run("--json", "revert", "alpha")
-
-    assert (ran.code, ran.json["unproved"]) == (1, [str(tmp_path / "out")])
-    assert "the rebuild differs from a build that never saw the task; keep the repo" in ran.json["warnings"][0]
-    assert models.contents(tmp_path / "out") == before
-
-
-def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates, tmp_path, monkeypatch):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    two.wvc("add", templates.beta, "--task", "alpha")
-    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
-    monkeypatch.setattr("weightvc.repo.revert._unstage", lambda *_: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(Interrupted):
-        two.api().revert("alpha", jobs=1)
-    monkeypatch.undo()
-
-    done = two.json("revert", "alpha")
-
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "default"]
-    assert two.json("status")["staged"] == {".wvc/recipes/prod.toml": "new"}
-    assert two.json("recipe", "show", "prod")["tasks"] == ["beta"]
-
-
-def test_what_history_still_holds(two, templates):
-    two.put("twin", templates.alpha)
-    objects = {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
-
-    shared, own = two.json("revert", "alpha", "-n"), two.json("revert", "beta", "-n")
-
-    assert (shared["same"], shared["kept_bytes"], own["same"]) == (["twin"], 0, [])
-    assert own["kept_bytes"] >= sum(two.object_file(oid).stat().st_size for oid in objects) > 0
-    says = "task twin has the same weights as alpha: models with it still hold them"
-    assert (shared["warnings"], own["warnings"]) == ([says], [])
-    assert f"warning: {says}\n" in two.run("revert", "alpha", "--no-rebuild").err
-    assert two.json("revert", "alpha")["warnings"] == [says]
-    assert f"its {own['kept_bytes'] / 1024:.1f} KiB stay in the store, and older revisions check out\n" in two.wvc(
-        "revert", "beta", "-n"
-    )
-
-
-def test_what_history_holds_counts_every_version(two, models, tmp_path):
-    first = {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
-    two.put("beta", models.write(tmp_path / "later", models.tuned(models.base(), 7)))
-    both = first | {entry["object"] for entry in two.manifest("beta")["tensors"] if "object" in entry}
-    assert two.json("revert", "beta", "-n")["kept_bytes"] >= sum(two.object_file(oid).stat().st_size for oid in both)
-
-    path = two.path / ".wvc/tasks/beta.json"
-    whole = path.read_text()
-    path.write_text("{}")
-    two.git("commit", "-qam", "damaged")
-    path.write_text(whole)
-    two.git("commit", "-qam", "mended")
-    assert two.json("revert", "beta")["tasks"] == ["beta"]
-
-
-def test_a_removed_task_of_a_living_name_is_another_matter(two, templates, tmp_path):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    two.wvc("revert", "alpha", "--no-rebuild")
-    two.put("alpha", templates.alpha)
-
-    done = two.json("revert", "alpha")
-
-    assert done["commit"] == two.git("rev-parse", "HEAD")
-    assert [line["recipe"] for line in done["rebuilt"]] == ["default"]
-    again = two.json("revert", "alpha")
-    assert [line["recipe"] for line in again["rebuilt"]] == ["out", "default"]
