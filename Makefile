@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints/ci.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightvc needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch, the other packages and the test tools into $(VENV): 1.3 GB with the CPU build of PyTorch,"
-	@echo "several more with CUDA's. This takes minutes; pip says what it downloads, and how big it is."
+	@echo "more with CUDA's. This takes minutes; pip says what it downloads, and how big it is."
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints/ci.txt --editable '.[dev]'
 	touch $(READY)
 
