@@ -5,13 +5,13 @@ import struct
 import pytest
 
 from weightvc.delta import container
-from weightvc.delta.codec import Encoded, encode
+from weightvc.delta.encoding import Encoded, encode
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt, Unsupported
 
 
 def tensor(data):
-    return b"".join(encode(TensorSpec("t", "U8", (len(data),)), data, None))
+    return b"".join(encode(TensorSpec("t", "U8", (len(data),)), data, None, "full"))
 
 
 def lying(text, body=b"abc"):
@@ -25,7 +25,7 @@ def test_members_come_back_in_order(values):
     assert [bytes(view) for view in views] == objects
     for view, value in zip(views, values, strict=True):
         encoded = Encoded.parse(view, "member")
-        out = bytearray(encoded.nbytes)
+        out = bytearray(encoded.spec.nbytes)
         encoded.decode_into(out, None)
         assert out == value
 

@@ -10,8 +10,9 @@ import xxhash
 import zstandard
 
 from weightvc.delta import container
-from weightvc.delta.codec import CHUNK, Encoded, encode
+from weightvc.delta.codec import CHUNK
 from weightvc.delta.container import Kind
+from weightvc.delta.encoding import Encoded, encode
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt, Unsupported
 
@@ -22,7 +23,7 @@ SMALL = b"".join(encode(TensorSpec("t", "F32", (20, 30)), TARGET, BASE))
 
 def decode(data, base=BASE):
     encoded = Encoded.parse(memoryview(data), "obj")
-    out = bytearray(encoded.nbytes)
+    out = bytearray(encoded.spec.nbytes)
     encoded.decode_into(out, base)
     return bytes(out)
 
@@ -30,7 +31,7 @@ def decode(data, base=BASE):
 def decode_known(data):
     """Decode as callers do, who know dtype and shape from a manifest and compare them first."""
     encoded = Encoded.parse(memoryview(data), "obj")
-    if (encoded.dtype, encoded.shape) != ("F32", (20, 30)):
+    if (encoded.spec.dtype, encoded.spec.shape) != ("F32", (20, 30)):
         raise Corrupt("obj: not the tensor of the manifest")
     return decode(data)
 
@@ -39,10 +40,10 @@ def head(text, version=1, kind=1, magic=b"WVC\x00"):
     return struct.pack("<4sBBI", magic, version, kind, len(text)) + text
 
 
-def framed(raw, *planes, dtype="U8", based=False, words=None):
+def framed(raw, *planes, dtype="U8", words=None):
     """Build an object of one chunk from (kind, payload) planes; ``raw`` gives the checksum."""
     shape = [len(raw) if words is None else words]
-    header = {"base": based, "codec": "intdelta", "dtype": dtype, "shape": shape}
+    header = {"codec": "full", "dtype": dtype, "shape": shape, "side": False}
     body = b"".join(struct.pack("<BI", kind, len(payload)) + payload for kind, payload in planes)
     return container.head(Kind.TENSOR, header) + container.frame(body, raw)
 
@@ -107,27 +108,27 @@ def test_every_bit_flip_among_constant_planes_is_refused():
         (head(b"\xff"), "header: not valid JSON"),
         (head(b'{"base":true,"base":true}'), "header: duplicate name 'base'"),
         (head(b"[" * 100_000), "header: JSON nested too deeply"),
-        (head(b"[1]"), "the header does not have exactly the names base, codec, dtype, shape"),
-        (head(b"{}"), "the header does not have exactly the names base, codec, dtype, shape"),
+        (head(b"[1]"), "the header does not have exactly the names codec, dtype, shape, side"),
+        (head(b"{}"), "the header does not have exactly the names codec, dtype, shape, side"),
         (
-            head(b'{"a":1,"base":false,"codec":"raw","dtype":"U8","shape":[0]}'),
-            "the header does not have exactly the names base, codec, dtype, shape",
+            head(b'{"a":1,"codec":"raw","dtype":"U8","shape":[0],"side":false}'),
+            "the header does not have exactly the names codec, dtype, shape, side",
         ),
-        (head(b'{"base":false, "codec":"raw","dtype":"U8","shape":[0]}'), "the header is not in canonical form"),
-        (head(b'{"codec":"raw","base":false,"dtype":"U8","shape":[0]}'), "the header is not in canonical form"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[-0]}'), "the header is not in canonical form"),
-        (head(b'{"base":0,"codec":"raw","dtype":"U8","shape":[0]}'), "a value in the header has the wrong type"),
-        (head(b'{"base":false,"codec":1,"dtype":"U8","shape":[0]}'), "a value in the header has the wrong type"),
-        (head(b'{"base":false,"codec":"raw","dtype":[],"shape":[0]}'), "a value in the header has the wrong type"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":0}'), "a value in the header has the wrong type"),
-        (head(b'{"base":false,"codec":"raw","dtype":"F31","shape":[0]}'), "dtype 'F31' is unknown"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[true]}'), "a dimension is not a non-negative"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[-1]}'), "a dimension is not a non-negative"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[0.0]}'), "a dimension is not a non-negative"),
-        (head(b'{"base":false,"codec":"raw","dtype":"F4","shape":[1]}'), "do not fill whole bytes"),
-        (head(b'{"base":true,"codec":"raw","dtype":"U8","shape":[0]}'), "codec raw has no base, but the header says"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[281474976710655]}'), "0 bytes cannot hold 536870912"),
-        (head(b'{"base":false,"codec":"raw","dtype":"U8","shape":[0]}') + b"x", "1 bytes of chunks, 0 expected"),
+        (head(b'{"codec": "raw","dtype":"U8","shape":[0],"side":false}'), "the header is not in canonical form"),
+        (head(b'{"dtype":"U8","codec":"raw","shape":[0],"side":false}'), "the header is not in canonical form"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[-0],"side":false}'), "the header is not in canonical form"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[0],"side":0}'), "a value in the header has the wrong type"),
+        (head(b'{"codec":1,"dtype":"U8","shape":[0],"side":false}'), "a value in the header has the wrong type"),
+        (head(b'{"codec":"raw","dtype":[],"shape":[0],"side":false}'), "a value in the header has the wrong type"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":0,"side":false}'), "a value in the header has the wrong type"),
+        (head(b'{"codec":"raw","dtype":"F31","shape":[0],"side":false}'), "dtype 'F31' is unknown"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[true],"side":false}'), "a dimension is not a non-negative"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[-1],"side":false}'), "a dimension is not a non-negative"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[0.0],"side":false}'), "a dimension is not a non-negative"),
+        (head(b'{"codec":"raw","dtype":"F4","shape":[1],"side":false}'), "do not fill whole bytes"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[0],"side":true}'), "0 bytes cannot hold 1 chunks"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[281474976710655],"side":false}'), "0 bytes cannot hold 536870912"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[0],"side":false}') + b"x", "1 bytes of chunks, 0 expected"),
     ],
 )
 def test_malformed_headers(data, words):
@@ -235,7 +236,7 @@ def test_the_second_plane_is_named():
 def test_a_bomb_allocates_next_to_nothing():
     data = framed(ROW, (2, BOMB))
     huge = head(
-        json.dumps({"base": False, "codec": "raw", "dtype": "U8", "shape": [2**48 - 1]}).replace(" ", "").encode()
+        json.dumps({"codec": "raw", "dtype": "U8", "shape": [2**48 - 1], "side": False}).replace(" ", "").encode()
     )
     tracemalloc.start()
     try:

@@ -11,6 +11,7 @@ from weightvc.cli import options
 from weightvc.cli.context import Context, pass_context, share, size
 
 if TYPE_CHECKING:
+    from weightvc.delta.codec import Level
     from weightvc.repo.add import Added
 
 _CHANGES = {
@@ -24,6 +25,7 @@ _CHANGES = {
 @click.argument("path", shell_complete=options.paths)
 @click.option("--task", required=True, type=options.TaskName(), help="The task's name.")
 @options.codec
+@options.level
 @click.option(
     "--derived-from",
     multiple=True,
@@ -41,6 +43,7 @@ def command(
     path: str,
     task: str,
     codec: str,
+    level: "Level",
     derived_from: tuple[str, ...],
     force_base: bool,
     allow_nonfinite: bool,
@@ -52,7 +55,7 @@ def command(
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """
-    store = repo.snapshot.Options(codec, jobs, allow_nonfinite)
+    store = repo.snapshot.Options(codec, level, jobs, allow_nonfinite)
     result = repo.add.add(
         ctx.repository(), Path(path), task, repo.add.Options(store, derived_from, force_base, dry_run), ctx.progress()
     )

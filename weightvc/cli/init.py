@@ -30,7 +30,7 @@ def command(
 
     Sets git up if DIR is no git repository. Every fine-tune is later stored as its difference from this base.
     """
-    store = repo.snapshot.Options(codec, jobs, allow_nonfinite)
+    store = repo.snapshot.Options(codec, jobs=jobs, allow_nonfinite=allow_nonfinite)
     result = repo.init.init(Path(directory), Path(base), store, ctx.progress(), dry_run=dry_run)
     ctx.note(result.warnings, "warning")
     if result.commit is None:

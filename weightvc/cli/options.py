@@ -14,8 +14,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
 
-CODECS = ("intdelta", "raw")
+CODECS = ("intdelta", "full", "raw")
 """The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
+
+LEVELS = ("fast", "default", "best")
+"""The values of :data:`weightvc.delta.codec.Level`, without importing it."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -143,7 +146,16 @@ def codec(function: F) -> F:
     """Add ``--codec``."""
     return click.option(
         "--codec", default="intdelta", show_default=True, shell_complete=codecs,
-        help="How tensors are stored: intdelta or raw.",
+        help="How tensors are stored: intdelta (differences from the base), full (no base) or raw.",
+    )(function)  # fmt: skip
+
+
+def level(function: F) -> F:
+    """Add ``--level``."""
+    return click.option(
+        "--level", type=click.Choice(LEVELS), default="default", show_default=True,
+        help="How hard to try for small size: fast takes differences as they are, default predicts them first, best "
+        "codes what is left as well as it can, several times slower.",
     )(function)  # fmt: skip
 
 

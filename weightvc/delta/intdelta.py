@@ -1,25 +1,48 @@
-"""Codec ``intdelta``: integer difference of the bit patterns, then byte planes."""
+"""Codec ``intdelta``: integer difference from a prediction of the bit patterns, then byte planes."""
 
-import threading
+import struct
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from weightvc.delta import planes
-from weightvc.delta.container import CHUNK
+from weightvc.delta import decay, lowrank, planes
+from weightvc.delta.decay import Decay
+from weightvc.delta.lowrank import LowRank
+from weightvc.delta.pair import Pair
 from weightvc.delta.planes import Words
+from weightvc.delta.scratch import words
+from weightvc.objects.tensors import TensorSpec
+from weightvc.util.errors import Corrupt
+
+if TYPE_CHECKING:
+    from weightvc.delta.codec import Level
 
 BIAS = {1: 0, 2: 0x80, 4: 0x808080, 8: 0x80808080808080}
 """Added to every difference, by word size: small negative and positive ones then share their upper bytes."""
 
+PREDICTED = 64 * 1024
+"""Bytes below which no predictor is fitted: it would cost more than it saves."""
 
-class _Scratch(threading.local):
-    def __init__(self) -> None:
-        self.bytes = np.empty(CHUNK, np.uint8)
+PLANES, CHANGED = range(2)
+FEW = 2
+"""A chunk of which less than one word in so many is not as predicted is coded by those words alone."""
+
+_LENGTH = struct.Struct("<I")
 
 
-_scratch = _Scratch()
+class Predictor(Protocol):
+    """Guesses the words of a tensor from the base's."""
+
+    kind: ClassVar[int]
+
+    def predict(self, index: int, base: Words, out: Words) -> None:
+        """Put the guess for chunk ``index`` into ``out``, given the base's words of it."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """Return what ``parse`` makes the predictor from."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +50,113 @@ class IntDelta:
     """Lossless difference of bit patterns taken as unsigned integers, wrapping.
 
     Neighbouring floats of one sign have neighbouring bit patterns, so a fine-tuned weight differs from its base by
-    a small integer: measured 3 to 21 % smaller than XOR under the same coder. Without a base the words themselves
-    are coded. The integer difference is that of FM-Delta (Ning et al., NeurIPS 2024).
+    a small integer: measured 3 to 21 % smaller than XOR under the same coder. The integer difference is that of
+    FM-Delta (Ning et al., NeurIPS 2024). What a predictor knows of the difference is taken off first.
+
+    Attributes:
+        predictor: What guesses the tensor from its base; ``None`` takes the base as it is.
     """
 
     name: ClassVar[str] = "intdelta"
     uses_base: ClassVar[bool] = True
 
-    def encode_chunk(self, target: Words, base: Words | None) -> bytes:
-        """Encode one chunk; see :class:`weightvc.delta.codec.Codec`."""
-        delta = _scratch.bytes[: target.nbytes].view(target.dtype)
-        if base is None:
-            np.copyto(delta, target)
-        else:
-            np.subtract(target, base, out=delta)
-            np.add(delta, target.dtype.type(BIAS[target.itemsize]), out=delta)
-        return planes.pack(delta)
+    predictor: Predictor | None = None
 
-    def decode_chunk(self, body: memoryview, base: Words | None, out: Words) -> None:
+    @classmethod
+    def fit(cls, pair: Pair, level: "Level") -> Self:
+        """Choose a predictor by a sample; see :class:`weightvc.delta.codec.Codec`."""
+        if level == "fast" or pair.spec.nbytes < PREDICTED:
+            return cls()
+        sample = 0 if pair.chunks < 8 else pair.chunks // 2
+        found: list[Predictor] = [*lowrank.fit(pair, sample, level), *decay.fit(pair, sample)]
+        choices = [cls(), *(cls(predictor) for predictor in found)]
+        return choices[0] if len(choices) == 1 else min(choices, key=lambda choice: _cost(choice, pair, sample))
+
+    @classmethod
+    def parse(cls, spec: TensorSpec, side: memoryview) -> Self:
+        """Return the codec; see :class:`weightvc.delta.codec.Codec`."""
+        if not side:
+            return cls()
+        if side[0] == Decay.kind:
+            return cls(Decay.parse(spec, side[1:]))
+        if side[0] == LowRank.kind:
+            return cls(LowRank.parse(spec, side[1:]))
+        raise Corrupt(f"a predictor of the unknown kind {side[0]}")
+
+    @property
+    def side(self) -> bytes:
+        """The predictor's kind and what it was fitted to; nothing without one."""
+        return b"" if self.predictor is None else bytes([self.predictor.kind]) + self.predictor.to_bytes()
+
+    def encode_chunk(self, index: int, target: Words, base: Words | None) -> bytes:
+        """Encode one chunk; see :class:`weightvc.delta.codec.Codec`."""
+        guess = self._guess(index, base)
+        delta = words("delta", target)
+        np.subtract(target, guess, out=delta)
+        moved = int(np.count_nonzero(delta))
+        if 0 < moved * FEW < delta.size:
+            body = _pack_changed(delta)
+        else:
+            np.add(delta, _bias(delta), out=delta)
+            body = bytes([PLANES]) + planes.pack(delta)
+        return body
+
+    def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
-        planes.unpack(body, out)
-        if base is not None:
-            np.subtract(out, out.dtype.type(BIAS[out.itemsize]), out=out)
-            np.add(out, base, out=out)
+        kind = body[0] if body else None
+        if kind == PLANES:
+            planes.unpack(body[1:], out)
+            np.subtract(out, _bias(out), out=out)
+        elif kind == CHANGED:
+            _unpack_changed(body[1:], out)
+        else:
+            raise Corrupt(f"the chunk is coded in the unknown way {kind}")
+        np.add(out, self._guess(index, base), out=out)
+
+    def _guess(self, index: int, base: Words | None) -> Words:
+        if base is None:
+            raise ValueError("an integer difference is from a base")
+        if self.predictor is None:
+            return base
+        guess = words("guess", base)
+        self.predictor.predict(index, base, guess)
+        return guess
+
+
+def _cost(codec: IntDelta, pair: Pair, sample: int) -> int:
+    """Return the bytes that a tensor would take if all its chunks were like the sample."""
+    target = pair.target(sample)
+    body = codec.encode_chunk(sample, target, pair.base(sample))
+    return len(codec.side) + len(body) * pair.spec.nbytes // target.nbytes
+
+
+def _bias(delta: Words) -> Any:
+    return delta.dtype.type(BIAS[delta.itemsize])
+
+
+def _pack_changed(delta: Words) -> bytes:
+    """Encode which words are not zero, a bit each, and then those words."""
+    mask = delta != 0
+    changed = delta[mask]
+    np.add(changed, _bias(changed), out=changed)
+    which = planes.pack(np.packbits(mask, bitorder="little"))
+    return b"".join((bytes([CHANGED]), _LENGTH.pack(len(which)), which, planes.pack(changed)))
+
+
+def _unpack_changed(body: memoryview, out: Words) -> None:
+    if len(body) < _LENGTH.size:
+        raise Corrupt("the map of changed words is cut short")
+    end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
+    which = np.empty(-(-out.size // 8), np.uint8)
+    planes.unpack(body[_LENGTH.size : end], which)
+    mask = np.unpackbits(which, bitorder="little").view(bool)
+    if mask[out.size :].any():
+        raise Corrupt("the map of changed words is longer than the chunk")
+    mask = mask[: out.size]
+    changed = np.empty(np.count_nonzero(mask), out.dtype)
+    if not changed.size:
+        raise Corrupt("the map of changed words is empty")
+    planes.unpack(body[end:], changed)
+    np.subtract(changed, _bias(changed), out=changed)
+    out[:] = 0
+    out[mask] = changed

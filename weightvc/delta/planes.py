@@ -25,6 +25,7 @@ Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
 RAW, CONSTANT, ZSTD = range(3)
 MAX_WINDOW = 8 * 2**20
 _HEAD = struct.Struct("<BI")
+_LENGTH = struct.Struct("<I")
 
 _SAMPLE = 4096
 _SAMPLE_FROM = 16 * 1024
@@ -69,6 +70,32 @@ def pack(words: Words) -> bytes:
         kind, payload = _pack_plane(plane)
         parts += _HEAD.pack(kind, len(payload)), payload
     return b"".join(parts)
+
+
+def pack_long(array: Words) -> bytes:
+    """Encode any number of words as chunks of planes, each after its length; keeps ``array`` as it is."""
+    step = CHUNK // array.itemsize
+    parts = [pack(array[start : start + step].copy()) for start in range(0, array.size, step)]
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def unpack_long(body: memoryview, out: Words) -> int:
+    """Decode what :func:`pack_long` made of ``out.size`` words into ``out`` and return how many bytes it took.
+
+    Raises:
+        Corrupt: ``body`` begins with anything else. What ``out`` then holds is undefined.
+    """
+    step = CHUNK // out.itemsize
+    end = 0
+    for start in range(0, out.size, step):
+        if end + _LENGTH.size > len(body):
+            raise Corrupt("an array is cut short")
+        begin = end + _LENGTH.size
+        end = begin + _LENGTH.unpack_from(body, end)[0]
+        if end > len(body):
+            raise Corrupt("an array is cut short")
+        unpack(body[begin:end], out[start : start + step])
+    return end
 
 
 def _pack_plane(plane: NDArray[np.uint8]) -> tuple[int, bytes | memoryview]:

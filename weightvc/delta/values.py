@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta.planes import words_of
+from weightvc.delta.planes import Words, words_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _FLOAT = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_PRECISION = {"F32": (24, -149), "F16": (11, -24), "BF16": (8, -133)}
+"""Bits of a significand and the exponent of the smallest subnormal number."""
+
 _SPAN = 128 * 1024
 """Bytes looked at together, so that the intermediate arrays stay in a core's cache."""
 
@@ -53,6 +56,41 @@ def to_float(dtype: str, data: "ReadableBuffer", out: NDArray[np.float64] | None
     with np.errstate(invalid="ignore"):  # widening a signalling NaN makes it a quiet one
         np.copyto(out, values)
     return out
+
+
+def to_words(dtype: str, numbers: NDArray[np.float64], out: Words) -> None:
+    """Round numbers to nearest even and put their bit patterns into ``out``; beyond the range they become infinite.
+
+    BF16 is rounded twice, by way of F32. The pattern that a NaN gets is not defined.
+
+    Args:
+        dtype: F32, F16 or BF16.
+        numbers: float64, 1-d.
+        out: As many words.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype != "BF16":
+            np.copyto(out.view(_FLOAT[dtype]), numbers, casting="same_kind")
+            return
+        single = numbers.astype(np.float32).view(np.uint32)
+    odd = single >> 16
+    odd &= 1
+    single += 0x7FFF
+    single += odd
+    single >>= 16
+    np.copyto(out, single, casting="unsafe")
+
+
+def spacing(dtype: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance from each number to the next one that the dtype can hold.
+
+    Args:
+        dtype: F32, F16 or BF16.
+        numbers: float64, within the dtype's range.
+    """
+    bits, least = _PRECISION[dtype]
+    distance: NDArray[np.float64] = np.ldexp(1.0, np.maximum(np.frexp(numbers)[1] - bits, least))
+    return distance
 
 
 def count_nonfinite(dtype: str, data: "ReadableBuffer") -> int:

@@ -13,6 +13,7 @@ from weightvc.util.progress import SILENT, Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from weightvc.delta.codec import Level
     from weightvc.repo.add import Added
     from weightvc.repo.checkout import CheckedOut
     from weightvc.repo.commit import Committed
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 
 
 def initialize(
-    path: str | Path, base: str | Path, *, codec: str = "intdelta", jobs: int | None = None, progress: Progress = SILENT
+    path: str | Path,
+    base: str | Path,
+    *,
+    codec: str = "intdelta",
+    jobs: int | None = None,
+    progress: Progress = SILENT,
 ) -> "Initialized":
     """Make ``path`` a repository over the checkpoint ``base``; see :func:`weightvc.repo.init.init`."""
-    options = repo.snapshot.Options(codec, parallel.workers(jobs))
+    options = repo.snapshot.Options(codec, jobs=parallel.workers(jobs))
     return repo.init.init(Path(path), Path(base), options, progress)
 
 
@@ -67,6 +73,7 @@ class Repository(Handle):
         task: str,
         *,
         codec: str = "intdelta",
+        level: "Level" = "default",
         derived_from: Sequence[str] = (),
         force_base: bool = False,
         allow_nonfinite: bool = False,
@@ -75,7 +82,7 @@ class Repository(Handle):
         progress: Progress = SILENT,
     ) -> "Added":
         """Store a fine-tune and stage its manifest; see :func:`weightvc.repo.add.add`."""
-        store = repo.snapshot.Options(codec, parallel.workers(jobs), allow_nonfinite)
+        store = repo.snapshot.Options(codec, level, parallel.workers(jobs), allow_nonfinite)
         options = repo.add.Options(store, derived_from, force_base, dry_run)
         return repo.add.add(self, Path(path), task, options, progress)
 

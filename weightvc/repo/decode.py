@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from weightvc.delta import container
-from weightvc.delta.codec import CHUNK, Encoded
+from weightvc.delta.codec import CHUNK
+from weightvc.delta.encoding import Encoded
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.store import ObjectStore
@@ -116,7 +117,6 @@ class Reader:
         if len(data) != place.size:
             raise Corrupt(f"{where}: {len(data)} bytes, its manifest says {place.size}", "run `wvc fsck --full`")
         encoded = Encoded.parse(data, where)
-        spec = entry.spec
-        if (encoded.dtype, encoded.shape, encoded.codec) != (spec.dtype, spec.shape, place.codec):
-            raise Corrupt(f"{where}: not the encoding of {printable(spec.name)}", "run `wvc fsck --full`")
+        if not encoded.spec.same_kind(entry.spec) or encoded.codec != place.codec:
+            raise Corrupt(f"{where}: not the encoding of {printable(entry.spec.name)}", "run `wvc fsck --full`")
         return encoded

@@ -1,7 +1,7 @@
 """Snapshot: a checkpoint → the entries of a manifest, with its objects in the store.
 
-All heavy work of `init` and `add` is here. Memory is bounded by the tensors in flight, one a thread: the target
-is mapped from its file and the base tensor decoded whole.
+All heavy work of `init` and `add` is here. Memory does not grow with tensors: the target is mapped from its file,
+the base tensor decoded chunk by chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import container, values
-from weightvc.delta.codec import codec_named, encode
+from weightvc.delta.codec import Level, codec_named
+from weightvc.delta.encoding import encode
 from weightvc.objects.ids import Digest
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorSpec, tensor_digest
@@ -26,6 +27,12 @@ T = TypeVar("T")
 SMALL = 64 * 2**10
 """Tensors of up to this many raw bytes share bundle objects."""
 
+FULL = "full"
+"""The codec of tensors that have no base, unless another that uses none was asked for."""
+
+RANK = 72
+"""Rank of the factors that an estimate of memory counts with."""
+
 BUNDLE = 4 * 2**20
 """A bundle is closed once it holds this many encoded bytes."""
 
@@ -35,14 +42,15 @@ class Options:
     """How a checkpoint is stored."""
 
     codec: str = "intdelta"
+    level: Level = "default"
     jobs: int = 1
     allow_nonfinite: bool = False
 
 
 def peak_bytes(checkpoint: Checkpoint, options: Options) -> int:
-    """Estimate the peak private memory of :func:`take`: the libraries, and a decoded base tensor a thread."""
-    sizes = sorted((spec.nbytes for spec in checkpoint.tensors.values()), reverse=True)
-    return 64 * 2**20 + sum(sizes[: options.jobs]) + options.jobs * 8 * 2**20
+    """Estimate the peak private memory of :func:`take`: the libraries, and for each thread some chunks and factors."""
+    widest = max((sum(spec.shape) for spec in checkpoint.tensors.values() if len(spec.shape) == 2), default=0)
+    return 64 * 2**20 + options.jobs * (8 * 2**20 + 3 * 8 * RANK * min(widest, 2**20))
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,12 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Piece:
+    """An entry; with its encoding, still to be bundled, if it is small, and then without its place."""
+
     section: Section
     entry: Entry
-    small: bytes | None
+    codec: str = ""
+    small: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -79,32 +90,31 @@ class _Taker:
         self._reader = reader
         self._store = store
         self._options = options
+        self._alone = FULL if codec_named(options.codec).uses_base else options.codec
 
     def __call__(self, item: _Item) -> _Piece:
         spec, partner = item.spec, item.partner
         data = self._read(item)
         digest = tensor_digest(spec.dtype, spec.shape, data)
         if partner is not None and partner.digest == digest:
-            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name), None)
-        base = None
-        entry = Entry(spec, digest, "whole")
+            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
+        base, codec, entry = None, self._alone, Entry(spec, digest, "whole")
         if (
             self._reader is not None
             and partner is not None
             and item.section == "tensors"
             and partner.spec.same_kind(spec)
         ):
-            base = self._reader.open(partner).read()
+            base, codec = self._reader.open(partner), self._options.codec
             entry = Entry(spec, digest, "delta", partner.spec.name)
-        chunks = encode(spec, data, base, self._options.codec)
+        chunks = encode(spec, data, base, codec, self._options.level)
         if spec.nbytes <= SMALL:
             small = b"".join(chunks)
             self._refuse_changed(item, data, digest)
-            return _Piece(item.section, entry, small)
+            return _Piece(item.section, entry, codec, small)
         stored = self._store.put(chunks)
         self._refuse_changed(item, data, digest)
-        place = Place(self._options.codec, stored.object, stored.size)
-        return _Piece(item.section, replace(entry, place=place), None)
+        return _Piece(item.section, replace(entry, place=Place(codec, stored.object, stored.size)))
 
     def _refuse_changed(self, item: _Item, data: memoryview, digest: Digest) -> None:
         """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
@@ -171,13 +181,12 @@ def take(
     taker = _Taker(checkpoint, reader, store, options)
 
     # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
-    codec_named(options.codec)
     tensors = [item for item in items if item.section == "tensors"]
     nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
     pieces = _run(f"Storing {what}", taker, items, options.jobs, progress)
     checkpoint.refuse_changed()
     pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
-    entries = list(_bundled(pieces, store, options.codec))
+    entries = list(_bundled(pieces, store))
     store.sync()
     lists = {
         section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
@@ -207,20 +216,20 @@ def _items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, st
         yield _Item("headers", TensorSpec(name, "U8", (len(header),)), headers.get(name))
 
 
-def _bundled(pieces: Sequence[_Piece], store: LocalStore, codec: str) -> Iterator[Entry]:
+def _bundled(pieces: Sequence[_Piece], store: LocalStore) -> Iterator[Entry]:
     """Return the pieces' entries in order, after small encodings have been stored together."""
-    places = _bundle([piece.small for piece in pieces if piece.small is not None], store, codec)
+    places = _bundle([(piece.codec, piece.small) for piece in pieces if piece.small is not None], store)
     for piece in pieces:
         yield piece.entry if piece.small is None else replace(piece.entry, place=next(places))
 
 
-def _bundle(small: Sequence[bytes], store: LocalStore, codec: str) -> Iterator[Place]:
-    group: list[bytes] = []
+def _bundle(small: Sequence[tuple[str, bytes]], store: LocalStore) -> Iterator[Place]:
+    group: list[tuple[str, bytes]] = []
     held = 0
-    for at, data in enumerate(small):
-        group.append(data)
+    for at, (codec, data) in enumerate(small):
+        group.append((codec, data))
         held += len(data)
         if held >= BUNDLE or at == len(small) - 1:
-            stored = store.put([container.bundle(group)])
-            yield from (Place(codec, stored.object, len(part), number) for number, part in enumerate(group))
+            stored = store.put([container.bundle([part for _, part in group])])
+            yield from (Place(codec, stored.object, len(part), number) for number, (codec, part) in enumerate(group))
             group, held = [], 0

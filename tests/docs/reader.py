@@ -1,0 +1,152 @@
+"""Reads objects by the words of docs/format/ alone. Imports nothing of weightvc, on purpose."""
+
+import json
+import math
+
+import numpy as np
+import xxhash
+import zstandard
+
+BITS = {"F4": 4, "U8": 8, "F16": 16, "BF16": 16, "F32": 32, "U32": 32, "I64": 64, "F64": 64}
+BIAS = {1: 0, 2: 0x80, 4: 0x808080, 8: 0x80808080808080}
+
+
+def floats(dtype, bits):
+    """Bit patterns as numbers."""
+    if dtype == "BF16":
+        return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return bits.view({"F16": np.float16, "F32": np.float32}[dtype]).astype(np.float64)
+
+
+def words(dtype, numbers):
+    """Numbers as bit patterns, rounded to nearest even."""
+    if dtype == "BF16":
+        single = [int(bits) for bits in numbers.astype(np.float32).view(np.uint32)]
+        return np.array([(bits + 0x7FFF + (bits >> 16 & 1)) >> 16 for bits in single], np.uint16)
+    return numbers.astype({"F16": np.float16, "F32": np.float32}[dtype]).view(f"<u{BITS[dtype] // 8}")
+
+
+def number(data, start, size):
+    return int.from_bytes(data[start : start + size], "little")
+
+
+def parts(data, kind):
+    """Prefix and header: return the header and the body."""
+    assert data[:4] == bytes.fromhex("57564300")
+    assert (data[4], data[5]) == (1, kind)
+    end = 10 + number(data, 6, 4)
+    header = json.loads(data[10:end])
+    assert json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data[10:end]
+    return header, data[end:]
+
+
+def plane(kind, payload, c):
+    if kind == 0:
+        assert len(payload) == c
+        return payload
+    if kind == 1:
+        assert len(payload) == 1
+        return payload * c
+    assert kind == 2
+    declared = zstandard.get_frame_parameters(payload)
+    assert declared.content_size == c
+    assert declared.window_size <= 8 * 2**20
+    return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+
+
+def take_planes(body, c, w):
+    """Byte planes of c words: return the words and what follows them."""
+    d = np.zeros((c, w), np.uint8)
+    for k in range(w):
+        length = number(body, 1, 4)
+        d[:, k] = np.frombuffer(plane(body[0], body[5 : 5 + length], c), np.uint8)
+        body = body[5 + length :]
+    return d.reshape(-1).view(f"<u{w}"), body
+
+
+def all_planes(body, c, w):
+    found, rest = take_planes(body, c, w)
+    assert not rest
+    return found
+
+
+def full(header, body, c, w):
+    turned = [int(word) for word in all_planes(body, c, w)]
+    if header["dtype"] in {"F64", "F32", "F16", "BF16"}:
+        turned = [word >> 1 | (word & 1) << (8 * w - 1) for word in turned]
+    return np.array(turned, f"<u{w}")
+
+
+def difference(body, c, w):
+    """d of docs/format/intdelta.md."""
+    bias = np.array(BIAS[w], f"<u{w}")
+    if body[0] == 0:
+        return all_planes(body[1:], c, w) - bias
+    assert body[0] == 1
+    n = number(body, 1, 4)
+    bits = all_planes(body[5 : 5 + n], -(-c // 8), 1)
+    changed = [j for j in range(c) if bits[j // 8] >> (j % 8) & 1]
+    d = np.zeros(c, f"<u{w}")
+    d[changed] = all_planes(body[5 + n :], len(changed), w) - bias
+    return d
+
+
+def matrix(body, size):
+    """An array of integers of the low-rank predictor; and what follows it."""
+    found = []
+    while len(found) < size:
+        length = number(body, 0, 4)
+        piece = all_planes(body[4 : 4 + length], min(size - len(found), 131072), 4)
+        found += [int(word) - 2**23 for word in piece]
+        body = body[4 + length :]
+    return np.array(found, np.float64), body
+
+
+def prediction(header, side, base):
+    """All predicted words of a tensor."""
+    if not side:
+        return base
+    if side[0] == 1:
+        table = all_planes(side[1:], 256, 4)
+        return base + table[base >> 15 & 255]
+    assert side[0] == 2
+    rows, columns = header["shape"]
+    r, s = number(side, 1, 2), int.from_bytes(side[3:5], "little", signed=True)
+    left, rest = matrix(side[5:], rows * r)
+    right, rest = matrix(rest, r * columns)
+    assert not rest
+    sums = left.reshape(rows, r) @ right.reshape(r, columns)
+    return words(header["dtype"], floats(header["dtype"], base) + (sums * 2.0**-s).reshape(-1))
+
+
+def decode(data, base):
+    header, body = parts(data, 1)
+    assert sorted(header) == ["codec", "dtype", "shape", "side"]
+    bits = BITS[header["dtype"]]
+    w = max(1, bits // 8)
+    left = math.prod(header["shape"]) * bits // 8
+    side = b""
+    if header["side"]:
+        n = number(body, 0, 4)
+        side, body, checksum = body[12 : 12 + n], body[12 + n :], number(body, 4, 8)
+        assert side
+        assert xxhash.xxh3_64_intdigest(side) == checksum
+    if header["codec"] == "intdelta":
+        guess = prediction(header, side, np.frombuffer(base, f"<u{w}"))
+    raw = b""
+    while left:
+        size = min(left, 524288)
+        n = number(body, 0, 4)
+        inner = body[12 : 12 + n]
+        if header["codec"] == "intdelta":
+            start = len(raw) // w
+            inner = (guess[start : start + size // w] + difference(inner, size // w, w)).tobytes()
+        elif header["codec"] == "full":
+            inner = full(header, inner, size // w, w).tobytes()
+        assert len(inner) == size
+        assert xxhash.xxh3_64_intdigest(inner) == number(body, 4, 8)
+        raw += inner
+        left -= size
+        body = body[12 + n :]
+    assert not body
+    return header, side, raw

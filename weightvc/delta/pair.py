@@ -1,0 +1,99 @@
+"""What a codec encodes: a tensor and, for those that use one, the base's tensor in the same place, chunk by chunk."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from weightvc.delta.container import CHUNK
+from weightvc.delta.planes import Words, words_of
+from weightvc.objects.tensors import TensorSpec
+from weightvc.util.errors import BadInput
+from weightvc.util.text import printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A tensor's raw bytes, read by ranges of whole chunks."""
+
+    def read_into(self, out: memoryview, offset: int) -> None:
+        """Put raw bytes ``offset`` to ``offset + len(out)`` into ``out``."""
+        ...
+
+
+class Pair:
+    """One tensor and its base's counterpart of the same dtype and shape; used by one thread.
+
+    The base may be held in memory or decoded as it is needed; the chunk that was read last is kept.
+
+    Args:
+        spec: The tensor's dtype and shape.
+        target: Its ``spec.nbytes`` raw little-endian bytes.
+        base: The base tensor's, or ``None``.
+
+    Raises:
+        BadInput: ``target`` or a ``base`` in memory has another number of bytes.
+    """
+
+    def __init__(self, spec: TensorSpec, target: "ReadableBuffer", base: "ReadableBuffer | Source | None") -> None:
+        self.spec = spec
+        self._target = _checked(spec, target, "tensor")
+        self._base: memoryview | None = None
+        self._source: Source | None = None
+        if isinstance(base, Source):
+            self._source = base
+            self._held = memoryview(bytearray(min(CHUNK, spec.nbytes)))
+            self._at = -1
+        elif base is not None:
+            self._base = _checked(spec, base, "base")
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks: of ``CHUNK`` bytes, but for the last."""
+        return -(-self.spec.nbytes // CHUNK)
+
+    @property
+    def chunk_words(self) -> int:
+        """Number of words of every chunk but the last."""
+        return CHUNK // self.spec.itemsize
+
+    def target(self, index: int) -> Words:
+        """Return the tensor's words of one chunk."""
+        return words_of(self._target[index * CHUNK : (index + 1) * CHUNK], self.spec.itemsize)
+
+    def base(self, index: int) -> Words:
+        """Return the base's words of one chunk, valid until another is asked for.
+
+        Raises:
+            ValueError: there is no base.
+        """
+        if self._source is not None:
+            view = self._held[: self.spec.nbytes - index * CHUNK]
+            if index != self._at:
+                self._source.read_into(view, index * CHUNK)
+                self._at = index
+        elif self._base is not None:
+            view = self._base[index * CHUNK : (index + 1) * CHUNK]
+        else:
+            raise ValueError("this tensor has no base")
+        return words_of(view, self.spec.itemsize)
+
+    def read(self) -> Iterator[tuple[Words, Words | None]]:
+        """Return the words of the tensor and of the base, if there is one, chunk by chunk."""
+        alone = self._source is None and self._base is None
+        return ((self.target(index), None if alone else self.base(index)) for index in range(self.chunks))
+
+
+def flat(data: "ReadableBuffer | WriteableBuffer") -> memoryview:
+    """Return a contiguous buffer as bytes."""
+    view = memoryview(data)
+    return view.cast("B") if view.nbytes else view[:0]  # Python does not cast views of nothing
+
+
+def _checked(spec: TensorSpec, data: "ReadableBuffer", role: str) -> memoryview:
+    view = flat(data)
+    if len(view) != spec.nbytes:
+        label = f"tensor {printable(spec.name)!r}"
+        raise BadInput(f"{label}: the {role} has {len(view)} bytes, {spec.nbytes} expected")
+    return view

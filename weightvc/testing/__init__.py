@@ -1,0 +1,1 @@
+"""Laws that every plug-in keeps, as test suites: subclass them in your own tests. They need pytest and hypothesis."""
