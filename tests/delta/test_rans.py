@@ -232,6 +232,7 @@ START = golomb.pack(np.array([8]))
         (head() + table([0], [1024], [2]), "a root in the tables is out of range"),
         (head() + table([0], [0], [0]), "a root in the tables is out of range"),
         (head() + table([0], [0], [2048]), "a root in the tables is out of range"),
+        (head(kept=1) + table([0], [256], [2]), "a token has too many raw bits"),
         (head() + table([0], [2], [2]) + b"xy", "2 bytes follow the last word"),
         (TWO + golomb.pack(np.array([9])), "a state has less than no bytes"),
         (TWO + golomb.pack(np.array([0])) + bytes(7), "states are cut short"),

@@ -91,6 +91,8 @@ def unpack(body: memoryview, size: int) -> tuple[Model, memoryview]:
     if len(starts) != more + 1 or any(one >= other for one, other in itertools.pairwise(starts)):
         raise Corrupt("the groups of contexts are not in order")
     roots, rest = freqs.unpack(body[end:], more + 1)
+    if (KINDS[kept].below[roots.any(axis=0)] > tokens.MOST_RAW).any():
+        raise Corrupt("a token has too many raw bits")
     return Model(kept, log_lanes, taper, starts, roots), rest
 
 

@@ -16,6 +16,9 @@ from weightvc.delta.planes import Words
 FINEST = 5
 """Most bits that a token keeps below the leading one."""
 
+MOST_RAW = 62
+"""Most raw bits of any word; tokens that would have more stand for nothing."""
+
 _SIGN = np.array(63, np.uint64)
 _EXACT = 53
 
@@ -46,7 +49,7 @@ class Kind(NamedTuple):
 
 def _kind(kept: int) -> Kind:
     step = np.arange(TOKENS) >> 1
-    below = np.clip((step >> kept) - 1, 0, 63)
+    below = np.clip((step >> kept) - 1, 0, MOST_RAW + 1)
     top = (step & (1 << kept) - 1) + np.where(step >> kept, 1 << kept, 0)
     spilt = np.maximum(below - MAX_RAW + 7, 0) // 8
     mask = (1 << below - 8 * spilt) - 1
