@@ -3,10 +3,15 @@
 Only what makes the input comes from weightvc.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from weightvc.delta.rans import pack
+
+PAGE = Path(__file__).parents[2] / "docs" / "format" / "rans.md"
 
 
 class Body:
@@ -159,3 +164,13 @@ def test_all_that_the_page_tells_of_is_written():
     same = pack((contexts // 90).astype(np.uint64), contexts)
     assert len(same) < 40
     assert decode(same, contexts.tolist(), 8) == (contexts // 90).tolist()
+
+
+def test_the_example_is_what_is_written():
+    block = re.search(r"^```\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)[1]
+    body = b"".join(bytes.fromhex(re.match(r"(?:[0-9a-f]{2} )+", line)[0]) for line in block.splitlines())
+    words = np.array([0, 1, 0, 0xFFFF] * 10, np.uint16)
+    assert pack(words, np.zeros(40, np.uint8)) == body
+    assert decode(body, [0] * 40, 2) == words.tolist()
+    state = (int.from_bytes(bytes.fromhex("3eb34f759375e6a7"), "little") + 2**32).to_bytes(8, "big")
+    assert f"0x{state.hex()}" in block
