@@ -59,7 +59,7 @@ def tables(body, groups):
         for gap in gaps[:length]:
             tokens.append((tokens[-1] if tokens else -1) + 1 + gap)
         mine = roots[:length]
-        assert max(tokens) < 1024
+        assert max(tokens) < 2048
         assert 1 <= min(mine) <= max(mine) <= 1023
         del gaps[:length], roots[:length]
         frequencies = [1 + q * q * (4096 - length) // sum(q * q for q in mine) for q in mine]

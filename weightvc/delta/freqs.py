@@ -14,13 +14,13 @@ from weightvc.delta import golomb
 from weightvc.delta.lanes import PRECISION
 from weightvc.util.errors import Corrupt
 
-MAX_GROUPS = 64
-TOKENS = 1024
+MAX_GROUPS = 32
+TOKENS = 2048
 """Tokens there are, whether or not they occur."""
 
 _FEWEST = 256
+_CELL_BITS = 4
 _LARGEST = 1023
-_CELL_BITS = 5
 
 # log2(c) in units of 2**-16 bit. Integers, so that no choice hangs on how a machine rounds.
 _LOGS = np.array([0, *(round(math.log2(c) * 2**16) for c in range(1, 4096))], np.int64)
@@ -63,8 +63,9 @@ def group_of(starts: list[int]) -> NDArray[np.int64]:
 
 def cost(counts: NDArray[np.int64]) -> tuple[int, int]:
     """Return about how many bits the tokens take, and their tables; ``counts`` is (groups, tokens)."""
-    tokens = int(_c_log_c(counts.sum(axis=1)).sum() - _c_log_c(counts).sum()) >> 16
-    return tokens, _CELL_BITS * int(np.count_nonzero(counts))
+    found = counts[counts > 0]
+    tokens = int(_c_log_c(counts.sum(axis=1)).sum() - _c_log_c(found).sum()) >> 16
+    return tokens, _CELL_BITS * found.size
 
 
 def _c_log_c(counts: NDArray[np.int64]) -> NDArray[np.int64]:

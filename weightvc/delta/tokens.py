@@ -32,7 +32,7 @@ _scratch = _Scratch()
 
 
 class Kind(NamedTuple):
-    """What each of 1024 tokens stands for, at one number of bits kept.
+    """What each of ``TOKENS`` tokens stands for, at one number of bits kept.
 
     Attributes:
         least: The smallest magnitude.
@@ -69,7 +69,7 @@ def magnitudes(words: Words, out: U64) -> U64:
 
 
 def finest(words: Words) -> int:
-    """Return the most bits that tokens can keep for 1024 of them to do."""
+    """Return the most bits that tokens can keep for ``TOKENS`` of them to do."""
     signed = words.view(f"<i{words.itemsize}")
     most = max(int(signed.max()), -int(signed.min()))
     kept = FINEST
