@@ -249,4 +249,4 @@ def test_a_pair_without_a_base_has_none():
     with pytest.raises(ValueError, match="this tensor has no base"):
         pair.base(0)
     with pytest.raises(ValueError, match="an integer difference is from a base"):
-        IntDelta().encode_chunk(0, pair.target(0), None)
+        IntDelta("U8").encode_chunk(0, pair.target(0), None)

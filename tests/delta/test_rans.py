@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightvc.delta import freqs, golomb, rans, tokens
 from weightvc.delta.container import CHUNK
-from weightvc.delta.model import Model
+from weightvc.delta.rans import coder as rans
+from weightvc.delta.rans import freqs, golomb, tokens
+from weightvc.delta.rans.model import Model
 from weightvc.util.errors import Corrupt
 
 WIDTHS = [1, 2, 4, 8]

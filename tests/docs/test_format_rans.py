@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weightvc.delta.rans import pack
+from weightvc.delta.rans.coder import pack
 
 PAGE = Path(__file__).parents[2] / "docs" / "format" / "rans.md"
 

@@ -1,16 +1,18 @@
 """Codec ``intdelta``: integer difference from a prediction of the bit patterns, then byte planes."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from weightvc.delta import decay, lowrank, planes
+from weightvc.delta import decay, lowrank, planes, values
 from weightvc.delta.decay import Decay
 from weightvc.delta.lowrank import LowRank
 from weightvc.delta.pair import Pair
 from weightvc.delta.planes import Words
+from weightvc.delta.rans import coder as rans
 from weightvc.delta.scratch import words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
@@ -24,7 +26,7 @@ BIAS = {1: 0, 2: 0x80, 4: 0x808080, 8: 0x80808080808080}
 PREDICTED = 64 * 1024
 """Bytes below which no predictor is fitted: it would cost more than it saves."""
 
-PLANES, CHANGED = range(2)
+PLANES, CHANGED, CODED = range(3)
 FEW = 2
 """A chunk of which less than one word in so many is not as predicted is coded by those words alone."""
 
@@ -54,33 +56,38 @@ class IntDelta:
     FM-Delta (Ning et al., NeurIPS 2024). What a predictor knows of the difference is taken off first.
 
     Attributes:
+        dtype: The tensor's.
         predictor: What guesses the tensor from its base; ``None`` takes the base as it is.
+        best: Whether chunks are entropy-coded where that makes them smaller; decoding does not ask.
     """
 
     name: ClassVar[str] = "intdelta"
     uses_base: ClassVar[bool] = True
 
+    dtype: str
     predictor: Predictor | None = None
+    best: bool = False
 
     @classmethod
     def fit(cls, pair: Pair, level: "Level") -> Self:
         """Choose a predictor by a sample; see :class:`weightvc.delta.codec.Codec`."""
+        plain = cls(pair.spec.dtype, best=level == "best")
         if level == "fast" or pair.spec.nbytes < PREDICTED:
-            return cls()
+            return plain
         sample = 0 if pair.chunks < 8 else pair.chunks // 2
         found: list[Predictor] = [*lowrank.fit(pair, sample, level), *decay.fit(pair, sample)]
-        choices = [cls(), *(cls(predictor) for predictor in found)]
-        return choices[0] if len(choices) == 1 else min(choices, key=lambda choice: _cost(choice, pair, sample))
+        choices = [plain, *(replace(plain, predictor=predictor) for predictor in found)]
+        return plain if len(choices) == 1 else min(choices, key=lambda choice: _cost(choice, pair, sample))
 
     @classmethod
     def parse(cls, spec: TensorSpec, side: memoryview) -> Self:
         """Return the codec; see :class:`weightvc.delta.codec.Codec`."""
         if not side:
-            return cls()
+            return cls(spec.dtype)
         if side[0] == Decay.kind:
-            return cls(Decay.parse(spec, side[1:]))
+            return cls(spec.dtype, Decay.parse(spec, side[1:]))
         if side[0] == LowRank.kind:
-            return cls(LowRank.parse(spec, side[1:]))
+            return cls(spec.dtype, LowRank.parse(spec, side[1:]))
         raise Corrupt(f"a predictor of the unknown kind {side[0]}")
 
     @property
@@ -93,25 +100,27 @@ class IntDelta:
         guess = self._guess(index, base)
         delta = words("delta", target)
         np.subtract(target, guess, out=delta)
-        moved = int(np.count_nonzero(delta))
-        if 0 < moved * FEW < delta.size:
+        coded = _pack_coded(delta, values.exponents(self.dtype, guess)) if self.best else None
+        if 0 < np.count_nonzero(delta) * FEW < delta.size:
             body = _pack_changed(delta)
         else:
             np.add(delta, _bias(delta), out=delta)
             body = bytes([PLANES]) + planes.pack(delta)
-        return body
+        return body if coded is None or len(body) <= len(coded) else coded
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
-        kind = body[0] if body else None
+        guess, kind = self._guess(index, base), body[0] if body else None
         if kind == PLANES:
             planes.unpack(body[1:], out)
             np.subtract(out, _bias(out), out=out)
         elif kind == CHANGED:
             _unpack_changed(body[1:], out)
+        elif kind == CODED:
+            rans.unpack(body[1:], values.exponents(self.dtype, guess), out)
         else:
             raise Corrupt(f"the chunk is coded in the unknown way {kind}")
-        np.add(out, self._guess(index, base), out=out)
+        np.add(out, guess, out=out)
 
     def _guess(self, index: int, base: Words | None) -> Words:
         if base is None:
@@ -132,6 +141,10 @@ def _cost(codec: IntDelta, pair: Pair, sample: int) -> int:
 
 def _bias(delta: Words) -> Any:
     return delta.dtype.type(BIAS[delta.itemsize])
+
+
+def _pack_coded(delta: Words, contexts: NDArray[np.uint8]) -> bytes:
+    return bytes([CODED]) + rans.pack(delta, contexts)
 
 
 def _pack_changed(delta: Words) -> bytes:

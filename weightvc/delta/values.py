@@ -14,6 +14,9 @@ _FLOAT = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _PRECISION = {"F32": (24, -149), "F16": (11, -24), "BF16": (8, -133)}
 """Bits of a significand and the exponent of the smallest subnormal number."""
 
+_EXPONENT = {"F64": (52, 0xFF), "F32": (23, 0xFF), "F16": (10, 0x1F), "BF16": (7, 0xFF)}
+"""Where a float's exponent begins, and which of its bits are taken."""
+
 _SPAN = 128 * 1024
 """Bytes looked at together, so that the intermediate arrays stay in a core's cache."""
 
@@ -79,6 +82,14 @@ def to_words(dtype: str, numbers: NDArray[np.float64], out: Words) -> None:
     single += odd
     single >>= 16
     np.copyto(out, single, casting="unsafe")
+
+
+def exponents(dtype: str, words: Words) -> NDArray[np.uint8]:
+    """Return each float's biased exponent, of F64 its lower eight bits; 0 for every word of another dtype."""
+    if dtype not in _EXPONENT:
+        return np.zeros(words.size, np.uint8)
+    shift, mask = _EXPONENT[dtype]
+    return (words >> shift & mask).astype(np.uint8)
 
 
 def spacing(dtype: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:

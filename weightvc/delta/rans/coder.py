@@ -1,7 +1,8 @@
 """Entropy coder of level ``best``: differences of words as tokens and raw bits, each under its context's own table.
 
-:mod:`weightvc.delta.tokens` tells tokens from raw bits, which are nearly noise; :mod:`weightvc.delta.freqs` has the
-tables and :mod:`weightvc.delta.lanes` the coder proper. ``docs/format/rans.md`` specifies each byte.
+:mod:`weightvc.delta.rans.tokens` tells tokens from raw bits, which are nearly noise;
+:mod:`weightvc.delta.rans.freqs` has the tables and :mod:`weightvc.delta.rans.lanes` the coder proper.
+``docs/format/rans.md`` specifies each byte.
 """
 
 import struct
@@ -11,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta import freqs, golomb, lanes, model, tokens
 from weightvc.delta.container import CHUNK
-from weightvc.delta.freqs import TOKENS
-from weightvc.delta.lanes import BLOCK, I64, LABEL_AT, OFFSET_AT, PRECISION, U32, U64
-from weightvc.delta.model import Model
 from weightvc.delta.planes import Words
+from weightvc.delta.rans import freqs, golomb, lanes, model, tokens
+from weightvc.delta.rans.freqs import TOKENS
+from weightvc.delta.rans.lanes import BLOCK, I64, LABEL_AT, OFFSET_AT, PRECISION, U32, U64
+from weightvc.delta.rans.model import Model
 from weightvc.util.errors import Corrupt
 
 _UNITS = struct.Struct("<I")
@@ -97,7 +98,7 @@ class _Writer:
         self.spilt: list[bytes] = []
 
     def symbols(self, start: int, stop: int) -> tuple[U64, U64]:
-        """See :func:`weightvc.delta.lanes.push`."""
+        """See :func:`weightvc.delta.rans.lanes.push`."""
         entry, raw, mask = (row[: stop - start] for row in _scratch.block[:3])
         cell = _scratch.index[: stop - start]
         np.copyto(cell, _scratch.cells[start:stop])
@@ -201,12 +202,12 @@ class _Reader:
             self._finish(part.start, value, negative)
 
     def begin(self, start: int, stop: int, out: I64) -> None:
-        """See ``tables`` of :func:`weightvc.delta.lanes.pop`."""
+        """See ``tables`` of :func:`weightvc.delta.rans.lanes.pop`."""
         np.copyto(out, self._contexts[start:stop])
         self._first.take(out, out=out, mode="clip")
 
     def take(self, start: int, symbols: U64, raw: U64) -> None:
-        """See :func:`weightvc.delta.lanes.pop`."""
+        """See :func:`weightvc.delta.rans.lanes.pop`."""
         part = _scratch.block[0, : symbols.size]
         np.right_shift(symbols, _LABEL_SHIFT, out=symbols)
         np.bitwise_and(symbols, _LABEL, out=symbols)

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta import golomb
-from weightvc.delta.lanes import PRECISION
+from weightvc.delta.rans import golomb
+from weightvc.delta.rans.lanes import PRECISION
 from weightvc.util.errors import Corrupt
 
 MAX_GROUPS = 32

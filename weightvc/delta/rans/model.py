@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightvc.delta import freqs, lanes, tokens
-from weightvc.delta.freqs import TOKENS
-from weightvc.delta.lanes import I64, LABEL_AT, RAW_AT, U64, Shape
-from weightvc.delta.tokens import KINDS, Kind
+from weightvc.delta.rans import freqs, lanes, tokens
+from weightvc.delta.rans.freqs import TOKENS
+from weightvc.delta.rans.lanes import I64, LABEL_AT, RAW_AT, U64, Shape
+from weightvc.delta.rans.tokens import KINDS, Kind
 from weightvc.util.errors import Corrupt
 
 _HEAD = struct.Struct("<BBBB")
@@ -28,7 +28,7 @@ class Model(NamedTuple):
     Attributes:
         kept: Bits that a token keeps below the leading one.
         log_lanes: The logarithm of the number of lanes.
-        taper: How the lanes taper off; see :class:`weightvc.delta.lanes.Shape`.
+        taper: How the lanes taper off; see :class:`weightvc.delta.rans.lanes.Shape`.
         starts: The first context of each group.
         roots: The tables, (groups, tokens).
     """
