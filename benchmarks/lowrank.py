@@ -12,7 +12,7 @@ import assets
 import torch
 from finetunes import REVISION, WEIGHTS, Encoder, Run, train, write_model
 from safetensors.torch import load_file
-from texts import TASKS, read_task
+from texts import read_task
 from torch.nn.utils.parametrize import register_parametrization
 
 RANK = 8
@@ -42,7 +42,7 @@ class Adapter(torch.nn.Module):
 
 def merged(*, quick: bool) -> Path:
     """Return a directory with MiniLM, in float32, after a LoRA of rank 8 learned questions and was merged."""
-    run = Run("questions", 6, batch=8, scored=False) if quick else Run("questions", TASKS["questions"].steps)
+    run = Run("questions", *((6, 8) if quick else (60, 16)), scored=False)
     key = hashlib.sha256(repr((RANK, SCALE, ADAPTED, run.key())).encode()).hexdigest()[:16]
     final = assets.cache_dir() / f"lora-{run.task}-{key}"
     with assets.building(final) as scratch:
