@@ -1,0 +1,124 @@
+"""Whole models through ``weightvc.delta``: encoded to files and decoded from them, as the store and checkout do.
+
+Also a program, so that time and memory can be taken of a process that does nothing else:
+    python benchmarks/modelcodec.py encode TARGET BASE FOLDER --threads 2 --level default
+    python benchmarks/modelcodec.py decode TARGET BASE FOLDER --threads 2
+    python benchmarks/modelcodec.py idle TARGET BASE FOLDER        # nothing but the imports
+
+It prints wall and CPU seconds, of all threads, from after the imports to the last write.
+"""
+
+import argparse
+import inspect
+import json
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from pairs import Item, equal, read_pair
+
+from weightvc.checkpoint.files import map_file
+from weightvc.delta.codec import CHUNK, Encoded, encode
+from weightvc.util import heap, parallel
+from weightvc.util.errors import Corrupt
+
+LEVELS = ("fast", "default", "best") if "level" in inspect.signature(encode).parameters else ("default",)
+"""The levels that the codec has."""
+SPAN = 2 * CHUNK
+"""Raw bytes decoded at a time, as in ``weightvc.repo.decode``."""
+
+
+def encoded(item: Item, level: str) -> Iterator[bytes]:
+    """Encode one tensor: the only place that calls the codec."""
+    options = {"level": level} if len(LEVELS) > 1 else {}
+    return encode(item.spec, item.target, item.base, **options)
+
+
+def opened(item: Item, data: memoryview) -> Encoded:
+    """Parse an object and refuse one that says it is another kind of tensor, as the reader of a repository does."""
+    found = Encoded.parse(data, "object")
+    if (found.dtype, found.shape) != (item.spec.dtype, item.spec.shape):
+        raise Corrupt("object: it is not this tensor's encoding")
+    return found
+
+
+def decoded_span(found: Encoded, item: Item, at: int, out: memoryview) -> memoryview:
+    """Decode the bytes from ``at`` into the beginning of ``out`` and return them."""
+    part = out[: min(len(out), found.nbytes - at)]
+    base = item.base[at : at + len(part)] if item.base is not None and found.needs_base else None
+    found.decode_into(part, base, at)
+    return part
+
+
+def exact(item: Item, data: memoryview) -> bool:
+    """Tell whether an object decodes to the very bytes of its tensor."""
+    found, out = opened(item, data), memoryview(bytearray(min(SPAN, item.spec.nbytes)))
+    starts = range(0, found.nbytes, SPAN)
+    return all(equal(decoded_span(found, item, at, out), item.target[at : at + SPAN]) for at in starts)
+
+
+def encode_model(items: list[Item], folder: Path, threads: int, level: str) -> None:
+    """Write one object file for each tensor that is not the same as the base's."""
+
+    def job(at: int) -> None:
+        if items[at].base is not None and equal(items[at].target, items[at].base):
+            return
+        with (folder / str(at)).open("wb", buffering=0) as out:
+            for part in encoded(items[at], level):
+                out.write(part)
+
+    parallel.run(job, range(len(items)), threads)
+
+
+def decode_model(items: list[Item], folder: Path, threads: int) -> None:
+    """Write the decoded tensors, verified, one after another into the file ``weights``."""
+    starts, end = [], 0
+    for item in items:
+        starts.append(end)
+        end += item.spec.nbytes
+    with (folder / "weights").open("wb", buffering=0) as out:
+        out.truncate(end)
+        parallel.run(partial(_decode_one, items, starts, folder, out.fileno()), range(len(items)), threads)
+
+
+def _decode_one(items: list[Item], starts: list[int], folder: Path, out: int, at: int) -> None:
+    item, start, file = items[at], starts[at], folder / str(at)
+    if not file.exists():
+        assert item.base is not None
+        for offset in range(0, item.spec.nbytes, SPAN):
+            os.pwrite(out, item.base[offset : offset + SPAN], start + offset)
+        return
+    found, buffer = opened(item, map_file(file)), memoryview(bytearray(min(SPAN, item.spec.nbytes)))
+    for offset in range(0, item.spec.nbytes, SPAN):
+        os.pwrite(out, decoded_span(found, item, offset, buffer), start + offset)
+
+
+def main() -> None:
+    """Do one thing and print what it took."""
+    parser = argparse.ArgumentParser(description="Encode or decode one model.")
+    parser.add_argument("what", choices=("encode", "decode", "idle"))
+    parser.add_argument("target", type=Path)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--level", choices=LEVELS, default="default")
+    parser.add_argument("--repeat", type=int, default=1, help="do it so many times over, to be sampled for longer")
+    options = parser.parse_args()
+    heap.steady()  # as wvc does
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(options.repeat):
+        if options.what == "idle":
+            time.sleep(0.2)
+            continue
+        items = read_pair(options.target, options.base, compare=False)
+        if options.what == "encode":
+            encode_model(items, options.folder, options.threads, options.level)
+        else:
+            decode_model(items, options.folder, options.threads)
+    print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}))
+
+
+if __name__ == "__main__":
+    main()
