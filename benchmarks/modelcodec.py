@@ -9,7 +9,6 @@ It prints wall and CPU seconds, of all threads, from after the imports to the la
 """
 
 import argparse
-import inspect
 import json
 import os
 import time
@@ -20,11 +19,12 @@ from pathlib import Path
 from pairs import Item, equal, read_pair
 
 from weightvc.checkpoint.files import map_file
-from weightvc.delta.codec import CHUNK, Encoded, encode
+from weightvc.delta.codec import CHUNK
+from weightvc.delta.encoding import Encoded, encode
 from weightvc.util import heap, parallel
 from weightvc.util.errors import Corrupt
 
-LEVELS = ("fast", "default", "best") if "level" in inspect.signature(encode).parameters else ("default",)
+LEVELS = ("fast", "default", "best")
 """The levels that the codec has."""
 SPAN = 2 * CHUNK
 """Raw bytes decoded at a time, as in ``weightvc.repo.decode``."""
@@ -32,21 +32,20 @@ SPAN = 2 * CHUNK
 
 def encoded(item: Item, level: str) -> Iterator[bytes]:
     """Encode one tensor: the only place that calls the codec."""
-    options = {"level": level} if len(LEVELS) > 1 else {}
-    return encode(item.spec, item.target, item.base, **options)
+    return encode(item.spec, item.target, item.base, "full" if item.base is None else "intdelta", level)
 
 
 def opened(item: Item, data: memoryview) -> Encoded:
     """Parse an object and refuse one that says it is another kind of tensor, as the reader of a repository does."""
     found = Encoded.parse(data, "object")
-    if (found.dtype, found.shape) != (item.spec.dtype, item.spec.shape):
+    if not found.spec.same_kind(item.spec):
         raise Corrupt("object: it is not this tensor's encoding")
     return found
 
 
 def decoded_span(found: Encoded, item: Item, at: int, out: memoryview) -> memoryview:
     """Decode the bytes from ``at`` into the beginning of ``out`` and return them."""
-    part = out[: min(len(out), found.nbytes - at)]
+    part = out[: min(len(out), found.spec.nbytes - at)]
     base = item.base[at : at + len(part)] if item.base is not None and found.needs_base else None
     found.decode_into(part, base, at)
     return part
@@ -55,8 +54,12 @@ def decoded_span(found: Encoded, item: Item, at: int, out: memoryview) -> memory
 def exact(item: Item, data: memoryview) -> bool:
     """Tell whether an object decodes to the very bytes of its tensor."""
     found, out = opened(item, data), memoryview(bytearray(min(SPAN, item.spec.nbytes)))
-    starts = range(0, found.nbytes, SPAN)
+    starts = range(0, found.spec.nbytes, SPAN)
     return all(equal(decoded_span(found, item, at, out), item.target[at : at + SPAN]) for at in starts)
+
+
+def _largest_first(items: list[Item]) -> list[int]:
+    return sorted(range(len(items)), key=lambda at: -items[at].spec.nbytes)
 
 
 def encode_model(items: list[Item], folder: Path, threads: int, level: str) -> None:
@@ -69,7 +72,7 @@ def encode_model(items: list[Item], folder: Path, threads: int, level: str) -> N
             for part in encoded(items[at], level):
                 out.write(part)
 
-    parallel.run(job, range(len(items)), threads)
+    parallel.run(job, _largest_first(items), threads)
 
 
 def decode_model(items: list[Item], folder: Path, threads: int) -> None:
@@ -80,7 +83,7 @@ def decode_model(items: list[Item], folder: Path, threads: int) -> None:
         end += item.spec.nbytes
     with (folder / "weights").open("wb", buffering=0) as out:
         out.truncate(end)
-        parallel.run(partial(_decode_one, items, starts, folder, out.fileno()), range(len(items)), threads)
+        parallel.run(partial(_decode_one, items, starts, folder, out.fileno()), _largest_first(items), threads)
 
 
 def _decode_one(items: list[Item], starts: list[int], folder: Path, out: int, at: int) -> None:
