@@ -40,12 +40,17 @@ def private_bytes(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """Return ``pid`` and all its living descendants."""
+    """Return ``pid`` and all its living descendants that run a program of their own.
+
+    Between fork and exec a child shares its parent's pages, which its counters would show a second time.
+    """
     found = [pid]
     for parent in found:  # grows as children are found
         with suppress(OSError):
+            own = Path(f"/proc/{parent}/cmdline").read_bytes()
             for task in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
+                children = map(int, (task / "children").read_text().split())
+                found += [child for child in children if Path(f"/proc/{child}/cmdline").read_bytes() != own]
     return found
 
 
