@@ -123,16 +123,3 @@ def test_what_history_holds_counts_every_version(two, models, tmp_path):
     path.write_text(whole)
     two.git("commit", "-qam", "mended")
     assert two.json("revert", "beta")["tasks"] == ["beta"]
-
-
-def test_a_removed_task_of_a_living_name_is_another_matter(two, templates, tmp_path):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    two.wvc("revert", "alpha", "--no-rebuild")
-    two.put("alpha", templates.alpha)
-
-    done = two.json("revert", "alpha")
-
-    assert done["commit"] == two.git("rev-parse", "HEAD")
-    assert [line["recipe"] for line in done["rebuilt"]] == ["default"]
-    again = two.json("revert", "alpha")
-    assert [line["recipe"] for line in again["rebuilt"]] == ["out", "default"]

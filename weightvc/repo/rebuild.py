@@ -20,6 +20,7 @@ from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Resolved
 from weightvc.repo.state import State
+from weightvc.repo.takeout import Gone
 from weightvc.store.local import LocalStore
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
@@ -65,15 +66,15 @@ class Rebuild:
     Args:
         repo: The repository.
         name: The task that the caller named, for advice.
-        uuids: The removed tasks.
+        gone: The removed tasks.
         device: Where matrices are computed.
         jobs: Threads.
     """
 
-    def __init__(self, repo: Handle, name: str, uuids: Collection[str], device: str, jobs: int) -> None:
+    def __init__(self, repo: Handle, name: str, gone: Gone, device: str, jobs: int) -> None:
         self._repo = repo
         self._name = name
-        self._uuids = uuids
+        self._gone = gone
         self._device = device
         self._jobs = jobs
         self._proved: dict[tuple[object, ...], Lock] = {}
@@ -101,7 +102,7 @@ class Rebuild:
                     self.unproved.append(where or target.label)
                     self.warnings.append(self._failure(target, error))
                 else:
-                    tasks = tuple(map(str, target.recipe.without(self._gone(target)).tasks))
+                    tasks = tuple(map(str, target.recipe.without(self._names(target)).tasks))
                     yield Rebuilt(target.label, tasks, was, after, where, proved=True)
         for directory in self._missing:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
@@ -129,16 +130,18 @@ class Rebuild:
                 self.unproved.append(str(directory))
                 self.warnings.append(f"{directory} may still hold the task: {error.what}")
                 continue
-            if any(task.uuid in self._uuids for task in lock.tasks):
+            if twins := [task.task for task in lock.tasks if self._gone.is_twin(task)]:
+                self.warnings.append(f"{directory} still holds those weights, as task {listed(twins)}")
+            if any(map(self._gone.holds, lock.tasks)):
                 yield Target(directory.name, lock.recipe, directory, lock)
         if self._missing:
             gone = listed(list(map(str, self._missing)))
             self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
 
-    def _gone(self, target: Target) -> list[str]:
+    def _names(self, target: Target) -> list[str]:
         """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""
         tasks = () if target.lock is None else target.lock.tasks
-        return [task.task for task in tasks if task.uuid in self._uuids]
+        return [task.task for task in tasks if self._gone.holds(task)]
 
     def _rebuild(self, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
         """Build one model and return its digest, which a build from the twin store has given too."""
@@ -167,7 +170,7 @@ class Rebuild:
 
     def _resolve(self, target: Target, state: State) -> Resolved:
         if target.lock is not None:
-            return resolve.pinned(self._repo, target.lock, self._gone(target))
+            return resolve.pinned(self._repo, target.lock, self._names(target))
         return resolve.pin(self._repo, state, target.recipe)
 
     def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:

@@ -1,21 +1,20 @@
 """Revert: a commit that takes tasks out, and a rebuild of what contained them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from weightvc.history import commit as commits
-from weightvc.objects.ids import is_task_name
-from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
 from weightvc.repo import device as devices
-from weightvc.repo import stage
+from weightvc.repo import stage, takeout
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
-from weightvc.repo.state import State, has_wvc, load, load_commit
-from weightvc.util.errors import Conflict, Interrupted, NotFound, RequestError, WeightvcError
+from weightvc.repo.state import State, load, load_commit
+from weightvc.repo.takeout import Gone
+from weightvc.util.errors import Conflict, Interrupted
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import encodable, listed
 
@@ -91,7 +90,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         Interrupted: by the user, after the commit.
     """
     before = load(repo)
-    records = _taken_out(before, target)
+    records = takeout.taken_out(before, target)
     if target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None:
         if not options.dry_run:
             stage.forget(repo, task_path(target))
@@ -99,8 +98,8 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
             return Reverted(None, target, (target,), (), (), (), None)
     if records:
         return _again(repo, before, records, options, progress)
-    names = _named(repo, before, target)
-    derived = _derived(before, names)
+    names = takeout.named(repo, before, target)
+    derived = takeout.derived(before, names)
     if derived and not (options.cascade or options.keep_derived):
         raise Conflict(
             f"other tasks derive from {listed(names)}: {listed(derived)}",
@@ -109,8 +108,9 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     gone, kept = (names + derived, []) if options.cascade else (names, derived)
     recipes = tuple(sorted(n for n, r in before.recipes.items() if any(w.task in gone for w in r.tasks)))
     removed = [before.tasks[name] for name in gone]
-    same = _same_weights(before, gone, removed)
+    same = takeout.same_weights(before, gone, removed)
     staged = tuple(f"the staged version of task {name} is dropped too" for name in stage.tasks(repo) if name in gone)
+    seen = takeout.history(repo, gone)
     result = Reverted(
         None,
         names[0],
@@ -120,10 +120,10 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         (),
         None,
         same,
-        _kept_bytes(repo, before, removed),
-        warnings=(*staged, *_remaining(before, names[0], same)),
+        takeout.kept_bytes(repo, before, removed, seen),
+        warnings=(*staged, *takeout.remaining(before, names[0], same)),
     )
-    work = _rebuild(repo, names[0], removed, options)
+    work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
     if options.dry_run:
         return _planned(work, before, result, options)
     message = options.message or f"wvc revert: take out {listed(gone)}"
@@ -145,33 +145,22 @@ def _again(repo: Handle, state: State, records: Sequence[Removal], options: Opti
     tasks = tuple(dict.fromkeys(record.task for record in records))  # one taken out twice has two records
     recipes = tuple(sorted({name for record in records for name in record.recipes}))
     dependants = tuple(name for name in records[0].dependants if name in state.tasks)
-    audit, same = removal_path(records[0].uuid), _same_weights(state, (), records)
+    audit, same = removal_path(records[0].uuid), takeout.same_weights(state, (), records)
     result = Reverted(
-        None, tasks[0], tasks, recipes, dependants, (), audit, same, warnings=_remaining(state, tasks[0], same)
+        None, tasks[0], tasks, recipes, dependants, (), audit, same, warnings=takeout.remaining(state, tasks[0], same)
     )
-    work = _rebuild(repo, tasks[0], records, options)
+    names = [name for name in tasks if name not in state.tasks]
+    work = _rebuild(repo, tasks[0], takeout.gone(state, names, records, takeout.history(repo, names)), options)
     if options.dry_run:
         return _planned(work, state, result, options)
     with _resumable(result):
-        _unstage(repo, [name for name in tasks if name not in state.tasks])
+        _unstage(repo, names)
         return _rebuilt(work, state, result, options, progress)
 
 
-def _taken_out(state: State, target: str) -> list[Removal]:
-    """Return the records of a removed task, first, and of those that went along with it; none if it lives."""
-    if target in state.tasks:
-        return []
-    living = {task.uuid for task in state.tasks.values()}
-    gone = [record for record in state.removals.values() if record.uuid not in living]
-    named = sorted((record for record in gone if record.task == target), key=lambda r: r.removed, reverse=True)
-    commits_of = {(record.parent, record.removed) for record in named}
-    along = [record for record in gone if record.task != target and (record.parent, record.removed) in commits_of]
-    return named + sorted(along, key=lambda record: record.task)
-
-
-def _rebuild(repo: Handle, name: str, removed: Sequence[Manifest | Removal], options: Options) -> Rebuild:
+def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
     device = devices.find(options.device) if options.rebuild and not options.dry_run else ""
-    return Rebuild(repo, name, {str(task.uuid) for task in removed}, device, options.jobs)
+    return Rebuild(repo, name, gone, device, options.jobs)
 
 
 def _planned(work: Rebuild, state: State, result: Reverted, options: Options) -> Reverted:
@@ -198,70 +187,6 @@ def _resumable(result: Reverted) -> Iterator[None]:
         raise Interrupted(
             f"{result.task} is taken out{where}; not everything is rebuilt", f"run `wvc revert {result.task}` again"
         ) from None
-
-
-def _same_weights(state: State, gone: Collection[str], removed: Sequence[Manifest | Removal]) -> tuple[str, ...]:
-    versions = {task.version for task in removed}
-    return tuple(name for name, task in state.tasks.items() if name not in gone and task.version in versions)
-
-
-def _remaining(state: State, name: str, same: Sequence[str]) -> tuple[str, ...]:
-    """Return warnings about what keeps a removed task's weights in models, or may."""
-    held = [f"task {listed(same)} has the same weights as {name}: models with it still hold them"] if same else []
-    return (*held, *(f"recipe {label} was left as it is: {error}" for label, error in state.broken.items()))
-
-
-def _kept_bytes(repo: Handle, state: State, removed: Sequence[Manifest]) -> int:
-    """Return the bytes of the store's objects that some version of ``removed`` uses, and nothing that lives does."""
-    uuids = {task.uuid for task in removed}
-    living = {oid for task in state.tasks.values() if task.uuid not in uuids for oid in task.objects()}
-    paths = tuple(task_path(str(task.task)) for task in removed)
-    versions = list(removed)
-    for path, blobs in repo.git.all_blobs(paths).items():
-        for data in repo.git.read_blobs(sorted(blobs)).values():
-            with suppress(WeightvcError):  # a damaged one is fsck's business, and no reason to keep the task in
-                versions.append(Manifest.from_bytes(data, path))
-    used = {oid for version in versions if version.uuid in uuids for oid in version.objects()}
-    return sum(repo.store.size(oid) or 0 for oid in used - living - {*state.base.objects()})
-
-
-def _named(repo: Handle, state: State, target: str) -> list[str]:
-    if target in state.tasks:
-        return [target]
-    try:
-        commit = repo.git.resolve(target)
-    except NotFound:
-        if is_task_name(target):
-            state.task(target)
-        raise
-    after = load(repo, commit).tasks
-    parents = repo.git.parents(commit)
-    earlier = load_commit(repo, parents[0]).tasks if parents and has_wvc(repo, parents[0]) else {}
-    added = [name for name, task in after.items() if name not in earlier and _same(state, name, task)]
-    if not added:
-        raise RequestError(
-            f"{target} added no task that is still here", "name a task, or undo other commits with `git revert`"
-        )
-    return added
-
-
-def _same(state: State, name: str, manifest: Manifest) -> bool:
-    return name in state.tasks and state.tasks[name].uuid == manifest.uuid
-
-
-def _derived(state: State, names: list[str]) -> list[str]:
-    """Return every task that was trained from one of ``names``, directly or not, in the default order."""
-    tainted = {state.tasks[name].uuid for name in names}
-    found: list[str] = []
-    grown = True
-    while grown:
-        grown = False
-        for name, task in state.tasks.items():
-            if task.uuid not in tainted and any(parent.uuid in tainted for parent in task.lineage):
-                tainted.add(task.uuid)
-                found.append(name)
-                grown = True
-    return [name for name in state.tasks if name in found]
 
 
 def _changes(state: State, gone: list[str], kept: list[str], options: Options, at: str) -> Mapping[str, bytes | None]:
