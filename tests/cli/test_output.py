@@ -189,9 +189,9 @@ def test_revert(family, told, tmp_path):
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
         "changed recipes: prod\n"
         "kept tasks that derive from it: child\n"
-        "rebuilt out in OUT: ID, equal to a build that never had the task\n"
+        "rebuilt OUT: ID, equal to a build that never had the task\n"
         "computed recipe prod to compare, nothing on disk: ID, equal to a build that never had the task\n"
-        "computed recipe default to compare, nothing on disk: ID, equal to a build that never had the task\n"
+        "computed all tasks to compare, nothing on disk: ID, equal to a build that never had the task\n"
         "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )
 
@@ -210,7 +210,7 @@ def test_revert_of_the_last_task(told, two):
 
     assert told("revert", "alpha") == (
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
-        "computed recipe default to compare, nothing on disk: ID (no task is left: the base), "
+        "computed all tasks to compare, nothing on disk: ID (no task is left: the base), "
         "equal to a build that never had the task\n"
         "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )

@@ -98,9 +98,9 @@ def test_directories_are_rebuilt_in_place_and_proved(two, models, templates, tmp
 
     beta, base = two.manifest("beta")["version"], two.json("status")["base"]
     assert [tuple(rebuilt.values()) for rebuilt in done["rebuilt"]] == [
-        ("merged", ["beta"], before["merged"], beta, str(tmp_path / "merged"), True),
-        ("exact", [], before["exact"], base, str(tmp_path / "exact"), True),
-        ("default", ["beta"], None, beta, None, True),
+        (None, ["beta"], before["merged"], beta, str(tmp_path / "merged"), True),
+        (None, [], before["exact"], base, str(tmp_path / "exact"), True),
+        (None, ["beta"], None, beta, None, True),
     ]
     assert [*done["rebuilt"][0]] == ["recipe", "tasks", "before", "after", "output", "proved"]
     assert models.contents(tmp_path / "merged") == models.contents(templates.beta)
@@ -189,11 +189,11 @@ def test_a_dry_run(family, tmp_path):
     assert (done["commit"], done["audit"], done["rebuilt"]) == (None, None, [])
     assert done["tasks"] == ["alpha", "child", "grand"]
     out = str(tmp_path / "out")
-    planned = [("out", out), ("prod", None), ("default", None)]
+    planned = [(None, out), ("prod", None), (None, None)]
     assert [(line["recipe"], line["output"]) for line in done["would_rebuild"]] == planned
     assert family.json("revert", "beta", "-n", "--no-rebuild")["would_rebuild"] == []
     lines = family.wvc("revert", "beta", "-n").splitlines()
-    assert lines[:2] == ["would take out beta, and change the recipes: prod, rest", f"would rebuild out in {out}"]
+    assert lines[:2] == ["would take out beta, and change the recipes: prod, rest", f"would rebuild {out}"]
     assert lines[2:4] == [f"would compute recipe {name} to compare, nothing on disk" for name in ("prod", "rest")]
     lines = family.wvc("revert", "grand", "-n").splitlines()
     assert lines[0] == "would take out grand, and change the recipes: none"
@@ -264,7 +264,7 @@ def test_the_library_reverts_too(two, tmp_path):
     done = two.api().revert("alpha", reason="test", jobs=1, device="cpu")
 
     assert isinstance(done, Reverted)
-    assert [rebuilt.recipe for rebuilt in done.rebuilt] == ["out", "default"]
+    assert [rebuilt.recipe for rebuilt in done.rebuilt] == [None, None]
 
 
 def test_a_task_that_is_only_staged_is_dropped(two, templates):

@@ -35,7 +35,7 @@ def test_an_interrupted_rebuild_is_finished_by_running_it_again(family, models, 
     assert [(line["recipe"], line["output"]) for line in done["rebuilt"]] == [
         (line["recipe"], line["output"]) for line in planned["would_rebuild"]
     ]
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "prod", "default"]
+    assert [line["recipe"] for line in done["rebuilt"]] == [None, "prod", None]
     assert family.json("verify", tmp_path / "out", "--replay")["digest"] == family.manifest("beta")["version"]
     with monkeypatch.context() as patch:
         patch.setattr(Builder, "digests", interrupt)
@@ -52,15 +52,15 @@ def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
 
     said = "this clone has no objects yet: only git history was cloned"
     assert (ran.code, ran.json["rebuilt"]) == (1, [])
-    assert ran.json["unproved"] == [str(tmp_path / "out"), "default"]
+    assert ran.json["unproved"] == [str(tmp_path / "out"), "all tasks"]
     assert ran.json["warnings"] == [
         f"{tmp_path / 'out'} still holds the task: {said}",
-        f"recipe default was not rebuilt: {said}",
+        f"all tasks were not rebuilt: {said}",
     ]
     assert two.run("revert", "alpha").err.endswith("hint: run `wvc revert alpha` again once that is repaired\n")
     (tmp_path / "objects/kept").rename(two.path / ".git/wvc/objects")
     again = two.json("revert", "alpha")
-    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == (["out", "default"], [])
+    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == ([None, None], [])
 
 
 @pytest.mark.parametrize("other", [{"tensors": ()}, {"files": {}}], ids=["tensors", "files"])
@@ -88,7 +88,7 @@ def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates,
 
     done = two.json("revert", "alpha")
 
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "default"]
+    assert [line["recipe"] for line in done["rebuilt"]] == [None, None]
     assert two.json("status")["staged"] == {".wvc/recipes/prod.toml": "new"}
     assert two.json("recipe", "show", "prod")["tasks"] == ["beta"]
 

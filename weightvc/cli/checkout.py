@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightvc import repo
-from weightvc.cli import options
+from weightvc.cli import options, words
 from weightvc.cli.context import Context, columns, pass_context, size
 from weightvc.merge import table
 
@@ -80,14 +80,13 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
 
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
-    made = " + ".join(result.recipe) or "the base"
-    how = "bit for bit" if result.exact else f"by {result.method}"
+    made = words.model(result.recipe, result.method, result.params, result.dtype, exact=result.exact)
     if result.digest is None:
-        yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made} {how}"
+        yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
         yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
         return
-    yield f"{result.output}: {made} {how}, {result.tensors} tensors, {size(result.bytes)} in {result.seconds:.1f} s"
+    yield f"{result.output}: {made}, {result.tensors} tensors, {size(result.bytes)} in {result.seconds:.1f} s"
     if verbose:
         yield f"tensors: {', '.join(f'{count} {rule}' for rule, count in result.rules.items() if count)}"
     yield f"digest {result.digest}"

@@ -64,7 +64,10 @@ def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
 
 
 def _where(model: "Planned | Rebuilt") -> str:
-    return f"{model.recipe} in {model.output}" if model.output else f"recipe {model.recipe} to compare, nothing on disk"
+    recipe = f"recipe {model.recipe}" if model.recipe else ""
+    if model.output:
+        return model.output + (f" ({recipe})" if recipe else "")
+    return f"{recipe or 'all tasks'} to compare, nothing on disk"
 
 
 def _first(result: "Reverted") -> str:

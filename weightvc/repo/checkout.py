@@ -8,8 +8,8 @@ from pathlib import Path
 
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
+from weightvc.repo import asked, checkouts, output, resolve, stage
 from weightvc.repo import device as devices
-from weightvc.repo import output, resolve, stage
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
@@ -38,6 +38,7 @@ class CheckedOut:
     recipe: tuple[str, ...]
     method: str
     params: dict[str, object]
+    dtype: str | None
     exact: bool
     tensors: int
     bytes: int
@@ -95,7 +96,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     if options.dry_run:
         return result
     output.hide(repo, directory)
-    with output.recorded_while(repo, directory) as warnings, output.building(directory, replaces) as made:
+    kept = asked.lasting(repo, request, resolved.state)
+    with checkouts.recorded_while(repo, directory, kept) as warnings, output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
         _refuse_removed(repo, resolved, removals)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
@@ -121,6 +123,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         recipe=tuple(str(weighted) for weighted in recipe.tasks),
         method=recipe.method,
         params=dict(recipe.params),
+        dtype=recipe.dtype,
         exact=resolved.exact is not None,
         tensors=len(plan.specs),
         bytes=sum(spec.nbytes for spec in plan.specs),

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.objects import lock as locks
-from weightvc.objects.ids import Version
+from weightvc.objects.ids import Version, is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe
-from weightvc.repo import output, resolve
+from weightvc.repo import asked, checkouts, output, resolve
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import Handle
-from weightvc.repo.resolve import Resolved
+from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import State
 from weightvc.repo.takeout import Gone
 from weightvc.store.local import LocalStore
@@ -32,12 +32,14 @@ from weightvc.util.text import listed
 class Rebuilt:
     """One model without the task. ``before`` is known where an output directory held the model.
 
+    ``recipe`` is the named recipe that is followed, ``None`` for all tasks and for a choice of tasks of one's own.
+
     ``tasks`` are those that are left; with none, the model is the base.
 
     ``proved`` says that a build from the twin store, which has nothing of the task, gave the same digest.
     """
 
-    recipe: str
+    recipe: str | None
     tasks: tuple[str, ...]
     before: str | None
     after: str
@@ -47,12 +49,18 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Target:
-    """A model to rebuild: a recipe at HEAD, or the one of a directory's lock."""
+    """A model to rebuild: a recipe at HEAD, named or of all tasks, or the one of a directory's lock."""
 
-    label: str
+    name: str | None
     recipe: Recipe
     directory: Path | None = None
     lock: Lock | None = None
+    request: Request | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return str(self.directory or (f"recipe {self.name}" if self.name else "all tasks"))
 
 
 class Rebuild:
@@ -85,11 +93,11 @@ class Rebuild:
     def targets(self, state: State, recipes: Collection[str]) -> list[Target]:
         """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and the default."""
         named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
-        return [*self._directories(), *named, Target("default", state.default_recipe())]
+        return [*self._directories(), *named, Target(None, state.default_recipe())]
 
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
-        for directory in output.recorded(self._repo):
+        for directory in checkouts.recorded(self._repo):
             fsio.sweep(directory)
         fsio.sweep_scratch(self._repo.tmp)
         with self._twin() as twin:
@@ -99,19 +107,19 @@ class Rebuild:
                 try:
                     after = self._rebuild(target, self._resolve(target, state), twin, progress)
                 except (WeightvcError, OSError) as error:
-                    self.unproved.append(where or target.label)
+                    self.unproved.append(where or target.name or target.label)
                     self.warnings.append(self._failure(target, error))
                 else:
                     tasks = tuple(map(str, target.recipe.without(self._names(target)).tasks))
-                    yield Rebuilt(target.label, tasks, was, after, where, proved=True)
+                    yield Rebuilt(target.name, tasks, was, after, where, proved=True)
         for directory in self._missing:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
-                output.forget(self._repo, directory)
+                checkouts.forget(self._repo, directory)
 
     def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
         why = error.what if isinstance(error, WeightvcError) else str(error)
         if target.directory is None:
-            return f"recipe {target.label} was not rebuilt: {why}"
+            return f"{target.label} {'was' if target.name else 'were'} not rebuilt: {why}"
         still = f"{target.directory} still holds the task: "
         if not isinstance(error, Conflict):
             return still + why
@@ -120,7 +128,7 @@ class Rebuild:
         return f"{still}it {why}; move them away and run {again}"
 
     def _directories(self) -> Iterator[Target]:
-        for directory in output.recorded(self._repo):
+        for directory, request in checkouts.recorded(self._repo).items():
             try:
                 lock = output.read_lock(directory)
             except NotFound:
@@ -133,7 +141,7 @@ class Rebuild:
             if twins := [task.task for task in lock.tasks if self._gone.is_twin(task)]:
                 self.warnings.append(f"{directory} still holds those weights, as task {listed(twins)}")
             if any(map(self._gone.holds, lock.tasks)):
-                yield Target(directory.name, lock.recipe, directory, lock)
+                yield Target(_recipe(request), lock.recipe, directory, lock, request)
         if self._missing:
             gone = listed(list(map(str, self._missing)))
             self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
@@ -153,7 +161,11 @@ class Rebuild:
         with output.building(target.directory, replaces) as made:
             lock = builder.write(made, progress)
             fsio.write_file(made / locks.NAME, lock.to_bytes())
-            return self._prove(lock, target, resolved, twin, progress)
+            digest = self._prove(lock, target, resolved, twin, progress)
+        if target.request is not None:
+            kept = asked.remains(target.request, lock.recipe, self._names(target))
+            checkouts.note(self._repo, target.directory, kept)
+        return digest
 
     def _prove(self, made: Lock, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
         """Compare all that a lock lists, tensors, heads and other files, with a build from the twin store."""
@@ -194,6 +206,12 @@ class Rebuild:
         for oid in sorted(wanted):
             if twin.store.size(oid) is None:
                 twin.store.adopt(self._repo.store, oid)
+
+
+def _recipe(request: Request | None) -> str | None:
+    """Return the named recipe that was asked for; a recipe file is none."""
+    named = request is not None and request.recipe is not None and is_task_name(request.recipe)
+    return request.recipe if request is not None and named else None
 
 
 def _key(resolved: Resolved, max_shard_size: int) -> tuple[object, ...]:

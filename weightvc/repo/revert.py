@@ -45,9 +45,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Planned:
-    """A model that a revert would rebuild: a recipe, or the one in the directory ``output``."""
+    """A model that a revert would rebuild: a named recipe or, with ``None``, all tasks, or the one in ``output``."""
 
-    recipe: str
+    recipe: str | None
     output: str | None
 
 
@@ -165,7 +165,7 @@ def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
 
 def _planned(work: Rebuild, state: State, result: Reverted, options: Options) -> Reverted:
     targets = work.targets(state, result.recipes) if options.rebuild else []
-    planned = tuple(Planned(t.label, None if t.directory is None else str(t.directory)) for t in targets)
+    planned = tuple(Planned(t.name, None if t.directory is None else str(t.directory)) for t in targets)
     return replace(result, would_rebuild=planned, warnings=(*result.warnings, *work.warnings))
 
 
