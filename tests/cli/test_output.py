@@ -199,7 +199,7 @@ def test_revert(family, told, tmp_path):
 def test_revert_of_a_staged_task(told, two, templates):
     two.json("add", templates.alpha, "--task", "new")
 
-    assert told("revert", "new", "-n") == "would take out new, and change the recipes: none\n"
+    assert told("revert", "new", "-n") == "would drop the staged task new; nothing would be committed\n"
     assert told("revert", "new") == "dropped the staged task new; nothing was committed\n"
     two.wvc("recipe", "save", "r", "--tasks", "beta")
     assert told("status").endswith("  new recipe:  r\ntake back with `wvc unstage NAME`\n")

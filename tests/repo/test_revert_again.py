@@ -40,7 +40,7 @@ def test_an_interrupted_rebuild_is_finished_by_running_it_again(family, models, 
     with monkeypatch.context() as patch:
         patch.setattr(Builder, "digests", interrupt)
         assert family.run("revert", "alpha").err.startswith("wvc: alpha is taken out; not everything is rebuilt\n")
-    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand was taken out already\n")
+    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand were taken out already\n")
 
 
 def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
@@ -123,3 +123,23 @@ def test_what_history_holds_counts_every_version(two, models, tmp_path):
     path.write_text(whole)
     two.git("commit", "-qam", "mended")
     assert two.json("revert", "beta")["tasks"] == ["beta"]
+
+
+def test_what_was_staged_since_is_dropped_and_named(family, templates):
+    family.wvc("revert", "alpha", "--cascade", "--no-rebuild")
+    for name in ("alpha", "child"):
+        family.wvc("add", templates.beta, "--task", name)
+    says = "warning: the staged version of task child is dropped too\n"
+    for option, words in (("-n", "would drop"), ("--no-rebuild", "dropped")):
+        ran = family.run("revert", "alpha", option)
+        assert ran.err == says
+        assert ran.out.startswith(f"{words} the staged task alpha\nalpha, child, grand were taken out already\n")
+    assert family.json("status")["staged"] == {}
+
+
+def test_again_when_nothing_holds_it_any_more(two):
+    two.wvc("revert", "alpha")
+
+    assert two.wvc("revert", "alpha").startswith(
+        "alpha was taken out already; no directory that is known contains it\n"
+    )

@@ -42,6 +42,7 @@ def _lines(result: "Status") -> Iterator[str]:
         yield "no tasks yet; add one with `wvc add PATH --task NAME`"
     if result.recipes:
         yield f"recipes: {', '.join(result.recipes)}"
+    yield from (f"recipe {name}: no task is left; it makes the base" for name in result.empty)
     yield from (f"recipe {name} makes no model: {wrong}" for name, wrong in result.unusable.items())
     yield from _staged(result)
     yield from _by_hand(result)

@@ -19,7 +19,7 @@ from weightvc.repo.status import edited
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
+from weightvc.util.text import listed, printable
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
 _RUNTIME = 300 * 2**20
@@ -89,6 +89,9 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder, directory, options.jobs)
+    if request.recipe is not None and not resolved.recipe.tasks:
+        empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
+        result = replace(result, warnings=(empty,))
     if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
         result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
     if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
@@ -103,7 +106,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         fsio.write_file(made / locks.NAME, lock.to_bytes())
     seconds = time.monotonic() - begun
     where = str(directory / locks.NAME)
-    return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=tuple(warnings))
+    return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=(*result.warnings, *warnings))
 
 
 def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:

@@ -95,6 +95,20 @@ class Rebuild:
         named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
         return [*self._directories(), *named, Target(None, state.default_recipe())]
 
+    def plan(self, state: State, recipes: Collection[str], progress: Progress) -> list[Target]:
+        """Return what :meth:`run` would rebuild; directories that hold what was added or changed are unproved."""
+        planned = []
+        for target in self.targets(state, recipes):
+            try:
+                if target.directory is not None:
+                    output.check_free(target.directory, force=False, jobs=self._jobs, progress=progress)
+            except (WeightvcError, OSError) as error:
+                self.unproved.append(str(target.directory))
+                self.warnings.append(f"{target.directory} would not be rebuilt: {_why(target, error)}")
+            else:
+                planned.append(target)
+        return planned
+
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
         for directory in checkouts.recorded(self._repo):
@@ -117,15 +131,14 @@ class Rebuild:
                 checkouts.forget(self._repo, directory)
 
     def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
-        why = error.what if isinstance(error, WeightvcError) else str(error)
+        why = _why(target, error)
         if target.directory is None:
             return f"{target.label} {'was' if target.name else 'were'} not rebuilt: {why}"
         still = f"{target.directory} still holds the task: "
         if not isinstance(error, Conflict):
             return still + why
-        why = why.removeprefix(f"{target.directory} ")
         again = f"`wvc revert {self._name}` again, or replace it with `wvc checkout -o {target.directory} --force`"
-        return f"{still}it {why}; move them away and run {again}"
+        return f"{still}{why}; move them away and run {again}"
 
     def _directories(self) -> Iterator[Target]:
         for directory, request in checkouts.recorded(self._repo).items():
@@ -206,6 +219,13 @@ class Rebuild:
         for oid in sorted(wanted):
             if twin.store.size(oid) is None:
                 twin.store.adopt(self._repo.store, oid)
+
+
+def _why(target: Target, error: WeightvcError | OSError) -> str:
+    """Return why a model was not rebuilt, for a sentence that begins with its directory."""
+    what = error.what if isinstance(error, WeightvcError) else str(error)
+    start = f"{target.directory} "
+    return f"it {what.removeprefix(start)}" if what.startswith(start) else what
 
 
 def _recipe(request: Request | None) -> str | None:

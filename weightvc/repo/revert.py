@@ -13,8 +13,8 @@ from weightvc.repo import stage, takeout
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, load, load_commit
-from weightvc.repo.takeout import Gone
-from weightvc.util.errors import Conflict, Interrupted
+from weightvc.repo.takeout import Gone, Known
+from weightvc.util.errors import Conflict, Interrupted, UsageError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import encodable, listed
 
@@ -38,7 +38,9 @@ class Options:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        """Raise :class:`UsageError` for text that cannot be recorded."""
+        """Raise :class:`UsageError` for text that cannot be recorded, and for two answers to one question."""
+        if self.cascade and self.keep_derived:
+            raise UsageError("--cascade and --keep-derived exclude each other", "give one of them")
         for name, text in (("message", self.message), ("reason", self.reason), ("requester", self.requester)):
             encodable(text or "", f"the {name}")
 
@@ -53,14 +55,16 @@ class Planned:
 
 @dataclass(frozen=True)
 class Reverted:
-    """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task.
+    """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task, ``audits`` of all.
 
-    Without a ``commit`` it was a dry run, the task was only staged, or it had been taken out before.
+    ``emptied`` are the changed recipes that have no task left. ``dropped`` is the task if a new one of the name was, or
+    for a dry run would be, dropped from the stage. Without a ``commit`` it was a dry run, the task was only staged, or
+    it had been taken out before.
 
     ``same`` are living tasks of the same version as one that is taken out. ``kept_bytes`` counts what the store holds
     of all its versions for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names
     directories and recipes that could not be rebuilt and proved; ``warnings`` say why. A dry run fills
-    ``would_rebuild``.
+    ``would_rebuild``, and names in ``unproved`` the directories that hold what was added or changed.
     """
 
     commit: str | None
@@ -75,6 +79,9 @@ class Reverted:
     would_rebuild: tuple[Planned, ...] = ()
     unproved: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    audits: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def revert(repo: Handle, target: str, options: Options, progress: Progress = SILENT) -> Reverted:
@@ -91,13 +98,14 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     """
     before = load(repo)
     records = takeout.taken_out(before, target)
-    if target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None:
-        if not options.dry_run:
-            stage.forget(repo, task_path(target))
-        if not records:
-            return Reverted(None, target, (target,), (), (), (), None)
+    staged = target not in before.tasks and stage.changes(repo).get(task_path(target)) is not None
+    if staged and not options.dry_run:
+        stage.forget(repo, task_path(target))
+    dropped = (target,) if staged else ()
     if records:
-        return _again(repo, before, records, options, progress)
+        return replace(_again(repo, before, records, options, progress), dropped=dropped)
+    if staged:
+        return Reverted(None, target, (target,), (), (), (), None, dropped=dropped)
     names = takeout.named(repo, before, target)
     derived = takeout.derived(before, names)
     if derived and not (options.cascade or options.keep_derived):
@@ -106,53 +114,70 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
             "pass --cascade to take them out too, or --keep-derived to leave them, on record",
         )
     gone, kept = (names + derived, []) if options.cascade else (names, derived)
-    recipes = tuple(sorted(n for n, r in before.recipes.items() if any(w.task in gone for w in r.tasks)))
-    removed = [before.tasks[name] for name in gone]
-    same = takeout.same_weights(before, gone, removed)
-    staged = tuple(f"the staged version of task {name} is dropped too" for name in stage.tasks(repo) if name in gone)
     seen = takeout.history(repo, gone)
-    result = Reverted(
+    result = _result(repo, before, gone, kept, seen)
+    removed = [before.tasks[name] for name in gone]
+    work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
+    if options.dry_run:
+        return _planned(work, before, result, options, progress)
+    message = options.message or f"wvc revert: take out {listed(gone)}"
+    at = datetime.now(UTC).isoformat()
+    done = commits.commit(repo.git, lambda tip: _changes(load_commit(repo, str(tip)), gone, kept, options, at), message)
+    audits = tuple(removal_path(str(task.uuid)) for task in removed)
+    warnings = (*result.warnings, *done.warnings)
+    result = replace(result, commit=done.commit, audit=audits[0], audits=audits, warnings=warnings)
+    with _resumable(result):
+        _unstage(repo, gone)
+        return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
+
+
+def _result(repo: Handle, state: State, gone: list[str], kept: list[str], seen: Sequence[Known]) -> Reverted:
+    """Return what is known of a removal before it is made."""
+    removed = [state.tasks[name] for name in gone]
+    same = takeout.same_weights(state, gone, removed)
+    recipes = {name: recipe for name, recipe in sorted(state.recipes.items()) if recipe.without(gone) != recipe}
+    return Reverted(
         None,
-        names[0],
+        gone[0],
         tuple(gone),
-        recipes,
+        tuple(recipes),
         tuple(kept),
         (),
         None,
         same,
-        takeout.kept_bytes(repo, before, removed, seen),
-        warnings=(*staged, *takeout.remaining(before, names[0], same)),
+        takeout.kept_bytes(repo, state, removed, seen),
+        emptied=tuple(name for name, recipe in recipes.items() if not recipe.without(gone).tasks),
+        warnings=(*_dropped_too(repo, gone), *takeout.remaining(state, gone[0], same)),
     )
-    work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
-    if options.dry_run:
-        return _planned(work, before, result, options)
-    message = options.message or f"wvc revert: take out {listed(gone)}"
-    at = datetime.now(UTC).isoformat()
-    done = commits.commit(repo.git, lambda tip: _changes(load_commit(repo, str(tip)), gone, kept, options, at), message)
-    result = replace(
-        result,
-        commit=done.commit,
-        audit=removal_path(str(removed[0].uuid)),
-        warnings=(*result.warnings, *done.warnings),
-    )
-    with _resumable(result):
-        _unstage(repo, gone)
-        return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
+
+
+def _dropped_too(repo: Handle, names: Sequence[str]) -> list[str]:
+    return [f"the staged version of task {name} is dropped too" for name in stage.tasks(repo) if name in names]
 
 
 def _again(repo: Handle, state: State, records: Sequence[Removal], options: Options, progress: Progress) -> Reverted:
     """Rebuild what still contains tasks that were taken out before."""
     tasks = tuple(dict.fromkeys(record.task for record in records))  # one taken out twice has two records
     recipes = tuple(sorted({name for record in records for name in record.recipes}))
-    dependants = tuple(name for name in records[0].dependants if name in state.tasks)
-    audit, same = removal_path(records[0].uuid), takeout.same_weights(state, (), records)
-    result = Reverted(
-        None, tasks[0], tasks, recipes, dependants, (), audit, same, warnings=takeout.remaining(state, tasks[0], same)
-    )
     names = [name for name in tasks if name not in state.tasks]
+    same = takeout.same_weights(state, (), records)
+    audits = tuple(removal_path(record.uuid) for record in records)
+    result = Reverted(
+        None,
+        tasks[0],
+        tasks,
+        recipes,
+        tuple(name for name in records[0].dependants if name in state.tasks),
+        (),
+        audits[0],
+        same,
+        audits=audits,
+        emptied=tuple(name for name in recipes if name in state.recipes and not state.recipes[name].tasks),
+        warnings=(*_dropped_too(repo, names[1:]), *takeout.remaining(state, tasks[0], same)),
+    )
     work = _rebuild(repo, tasks[0], takeout.gone(state, names, records, takeout.history(repo, names)), options)
     if options.dry_run:
-        return _planned(work, state, result, options)
+        return _planned(work, state, result, options, progress)
     with _resumable(result):
         _unstage(repo, names)
         return _rebuilt(work, state, result, options, progress)
@@ -163,10 +188,11 @@ def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
     return Rebuild(repo, name, gone, device, options.jobs)
 
 
-def _planned(work: Rebuild, state: State, result: Reverted, options: Options) -> Reverted:
-    targets = work.targets(state, result.recipes) if options.rebuild else []
+def _planned(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
+    targets = work.plan(state, result.recipes, progress) if options.rebuild else []
     planned = tuple(Planned(t.name, None if t.directory is None else str(t.directory)) for t in targets)
-    return replace(result, would_rebuild=planned, warnings=(*result.warnings, *work.warnings))
+    warnings = (*result.warnings, *work.warnings)
+    return replace(result, would_rebuild=planned, unproved=tuple(work.unproved), warnings=warnings)
 
 
 def _rebuilt(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
