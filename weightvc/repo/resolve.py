@@ -84,6 +84,7 @@ def _state(repo: Handle, rev: str) -> State:
             if rev in known:
                 option = "--tasks" if kind == "task" else "--recipe"
                 raise NotFound(f"{rev} is a {kind}, not a revision", f"pass {option} {rev}") from None
+        stage.refuse(repo, rev)
         raise NotFound(error.what, meant(rev, [*head.tasks, *head.recipes], error.hint)) from None
 
 
