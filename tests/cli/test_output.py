@@ -65,7 +65,7 @@ def test_log(family, told):
         "ID  TIME  Add child  +child\n"
         "ID  TIME  Add beta  +beta\n"
         "ID  TIME  Add alpha  +alpha\n"
-        "ID  TIME  wvc init: base base\n"
+        "ID  TIME  wvc init --base base\n"
     )
     assert told("log", "child", "--limit", "1") == "ID  TIME  wvc revert: take out child  -child\n"
 
@@ -107,7 +107,7 @@ def test_show_a_revision(told):
         "commit ID\nAda <ada@example.com>  TIME\n    Add child\nadded: child\ntasks: alpha, beta, child\n"
     )
     assert told("show", "HEAD").endswith("    Save prod\nrecipes new: prod\ntasks: alpha, beta, child\nrecipes: prod\n")
-    assert told("show", "HEAD~4").endswith("    wvc init: base base\ntasks: none\n")
+    assert told("show", "HEAD~4").endswith("    wvc init --base base\ntasks: none\n")
 
 
 @pytest.mark.usefixtures("two")
@@ -241,9 +241,9 @@ def test_fsck(two, told, masked):
 
     assert ran.code == 1
     assert masked(ran.out).splitlines() == [
-        "task beta: 1 of 1 objects missing",
+        "task beta: 1 of 1 object missing",
         "3 manifests; 2 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
-        "1 problems found",
+        "1 problem found",
     ]
     names = [
         f"beta: encoder.layer.{n}.{part}"
@@ -251,11 +251,11 @@ def test_fsck(two, told, masked):
         for part in ("attention.query.bias", "attention.query.weight", "output.dense.weight", "output.norm.weight")
     ]
     assert masked(two.run("-v", "fsck").out).splitlines() == [
-        "task beta: 1 of 1 objects missing",
+        "task beta: 1 of 1 object missing",
         "missing ID: not in the store",
         f"  needed by {', '.join(names[:10])} and 3 more",
         "3 manifests; 2 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
-        "1 problems found",
+        "1 problem found",
     ]
 
 
@@ -263,7 +263,7 @@ def test_fsck_counts_what_nothing_refers_to(two, templates):
     two.wvc("add", templates.root / "models/alpha", "--task", "x", "--codec", "raw")
     (two.path / ".git/wvc/stage/tasks/x.json").unlink()
 
-    assert "objects that nothing refers to\n" in two.wvc("fsck")
+    assert "1 object that nothing refers to\n" in two.wvc("fsck")
 
 
 def test_env(wvc):

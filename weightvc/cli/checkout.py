@@ -10,6 +10,7 @@ from weightvc import repo
 from weightvc.cli import options, words
 from weightvc.cli.context import Context, columns, pass_context, size
 from weightvc.merge import table
+from weightvc.util.text import counted
 
 if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
@@ -82,11 +83,12 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
     made = words.model(result.recipe, result.method, result.params, result.dtype, exact=result.exact)
     if result.digest is None:
-        yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made}"
+        yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
         yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
         return
-    yield f"{result.output}: {made}, {result.tensors} tensors, {size(result.bytes)} in {result.seconds:.1f} s"
+    tensors = counted(result.tensors, "tensor")
+    yield f"{result.output}: {made}, {tensors}, {size(result.bytes)} in {result.seconds:.1f} s"
     if verbose:
         yield f"tensors: {', '.join(f'{count} {rule}' for rule, count in result.rules.items() if count)}"
     yield f"digest {result.digest}"
