@@ -54,7 +54,8 @@ def command(
 ) -> None:
     """Build a model: all tasks at REV in the order of adding, or those that are named.
 
-    One task alone comes back bit for bit, with its other files. The directory gets a wvc.lock.json, from which
+    One task alone comes back bit for bit, with its other files; what was added as PyTorch files has the same tensors in
+    safetensors files. The directory gets a wvc.lock.json, from which
     `wvc verify` checks it and `wvc verify --replay` builds it again.
     """
     asked = wanted(rev, request)  # first: a usage error need not load torch
