@@ -227,3 +227,11 @@ def test_a_checkout_that_failed_leaves_what_was_asked_for_before(two, tmp_path, 
     monkeypatch.setattr(Builder, "write", failing)
     assert two.run("checkout", "-o", tmp_path / "out").code == 130
     assert (seen, lines(two)) == ([before[0][:2]], before)
+
+
+def test_a_directory_that_is_left_is_asked_for_as_before(two, tmp_path):
+    two.wvc("checkout", "--tasks", "alpha,beta=0.5", "--method", "linear", "-o", tmp_path / "out")
+    (tmp_path / "out/notes.txt").write_text("mine")
+
+    again = f"`wvc checkout --tasks beta=0.5 --method linear -o {tmp_path / 'out'} --force`"
+    assert f"or replace it with {again}\n" in two.run("revert", "alpha").err

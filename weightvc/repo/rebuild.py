@@ -137,8 +137,15 @@ class Rebuild:
         still = f"{target.directory} still holds the task: "
         if not isinstance(error, Conflict):
             return still + why
-        again = f"`wvc revert {self._name}` again, or replace it with `wvc checkout -o {target.directory} --force`"
+        again = f"`wvc revert {self._name}` again, or replace it with `{self._anew(target, target.directory)} --force`"
         return f"{still}{why}; move them away and run {again}"
+
+    def _anew(self, target: Target, directory: Path) -> str:
+        """Return the command that asks for what is left of what was asked for in a directory."""
+        gone = self._names(target)
+        left = target.recipe.without(gone)
+        request = asked.remains(target.request, left, gone) if target.request else Request()
+        return asked.command(self._repo, request, directory, [weighted.task for weighted in left.tasks])
 
     def _directories(self) -> Iterator[Target]:
         for directory, request in checkouts.recorded(self._repo).items():
