@@ -68,7 +68,7 @@ ALL = {
     "commit": {"commit", "tasks", "recipes", "warnings"},
     "status": {
         "repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories", "edited",
-        "conflicts", "under_way",
+        "conflicts", "under_way", "empty",
     },
     "unstage": {"dropped"},
     "log": {"commits", "lineage"},
@@ -87,7 +87,10 @@ ALL = {
     "recipe-list": {"recipes"},
     "recipe-show": NAMED,
     "recipe-rm": NAMED,
-    "revert": {*PINNED["revert"], "tasks", "same", "kept_bytes", "would_rebuild", "unproved", "warnings"},
+    "revert": {
+        *PINNED["revert"], "tasks", "same", "kept_bytes", "would_rebuild", "unproved", "warnings", "audits", "emptied",
+        "dropped",
+    },
     "env": {"wvc", "python", "platform", "cores", "git", "packages"},
     "completion": {"shell", "script"},
 }  # fmt: skip

@@ -224,3 +224,10 @@ def test_the_table_names_every_command_and_its_summary():
         command = main.cli.get_command(click.Context(main.cli), name)
         assert command.name == name
     assert main.cli.get_command(click.Context(main.cli), "nosuch") is None
+
+
+def test_a_list_of_choices_is_indented_with_spaces(wvc):
+    err = wvc("completion").err
+
+    assert "\n    bash,\n    zsh,\n    fish\n" in err
+    assert "u0009" not in err

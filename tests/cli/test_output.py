@@ -65,7 +65,7 @@ def test_log(family, told):
         "ID  TIME  Add child  +child\n"
         "ID  TIME  Add beta  +beta\n"
         "ID  TIME  Add alpha  +alpha\n"
-        "ID  TIME  wvc init: base base\n"
+        "ID  TIME  wvc init --base base\n"
     )
     assert told("log", "child", "--limit", "1") == "ID  TIME  wvc revert: take out child  -child\n"
 
@@ -107,7 +107,7 @@ def test_show_a_revision(told):
         "commit ID\nAda <ada@example.com>  TIME\n    Add child\nadded: child\ntasks: alpha, beta, child\n"
     )
     assert told("show", "HEAD").endswith("    Save prod\nrecipes new: prod\ntasks: alpha, beta, child\nrecipes: prod\n")
-    assert told("show", "HEAD~4").endswith("    wvc init: base base\ntasks: none\n")
+    assert told("show", "HEAD~4").endswith("    wvc init --base base\ntasks: none\n")
 
 
 @pytest.mark.usefixtures("two")
@@ -189,9 +189,9 @@ def test_revert(family, told, tmp_path):
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
         "changed recipes: prod\n"
         "kept tasks that derive from it: child\n"
-        "rebuilt out in OUT: ID, equal to a build that never had the task\n"
+        "rebuilt OUT: ID, equal to a build that never had the task\n"
         "computed recipe prod to compare, nothing on disk: ID, equal to a build that never had the task\n"
-        "computed recipe default to compare, nothing on disk: ID, equal to a build that never had the task\n"
+        "computed all tasks to compare, nothing on disk: ID, equal to a build that never had the task\n"
         "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )
 
@@ -199,7 +199,7 @@ def test_revert(family, told, tmp_path):
 def test_revert_of_a_staged_task(told, two, templates):
     two.json("add", templates.alpha, "--task", "new")
 
-    assert told("revert", "new", "-n") == "would take out new, and change the recipes: none\n"
+    assert told("revert", "new", "-n") == "would drop the staged task new; nothing would be committed\n"
     assert told("revert", "new") == "dropped the staged task new; nothing was committed\n"
     two.wvc("recipe", "save", "r", "--tasks", "beta")
     assert told("status").endswith("  new recipe:  r\ntake back with `wvc unstage NAME`\n")
@@ -210,7 +210,7 @@ def test_revert_of_the_last_task(told, two):
 
     assert told("revert", "alpha") == (
         "took out alpha in commit ID; record .wvc/removals/UUID.json\n"
-        "computed recipe default to compare, nothing on disk: ID (no task is left: the base), "
+        "computed all tasks to compare, nothing on disk: ID (no task is left: the base), "
         "equal to a build that never had the task\n"
         "history still holds it: its SIZE stay in the store, and older revisions check out\n"
     )
@@ -241,9 +241,9 @@ def test_fsck(two, told, masked):
 
     assert ran.code == 1
     assert masked(ran.out).splitlines() == [
-        "task beta: 1 of 1 objects missing",
+        "task beta: 1 of 1 object missing",
         "3 manifests; 2 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
-        "1 problems found",
+        "1 problem found",
     ]
     names = [
         f"beta: encoder.layer.{n}.{part}"
@@ -251,11 +251,11 @@ def test_fsck(two, told, masked):
         for part in ("attention.query.bias", "attention.query.weight", "output.dense.weight", "output.norm.weight")
     ]
     assert masked(two.run("-v", "fsck").out).splitlines() == [
-        "task beta: 1 of 1 objects missing",
+        "task beta: 1 of 1 object missing",
         "missing ID: not in the store",
         f"  needed by {', '.join(names[:10])} and 3 more",
         "3 manifests; 2 of 3 objects, SIZE, present; `wvc fsck --full` reads them",
-        "1 problems found",
+        "1 problem found",
     ]
 
 
@@ -263,7 +263,7 @@ def test_fsck_counts_what_nothing_refers_to(two, templates):
     two.wvc("add", templates.root / "models/alpha", "--task", "x", "--codec", "raw")
     (two.path / ".git/wvc/stage/tasks/x.json").unlink()
 
-    assert "objects that nothing refers to\n" in two.wvc("fsck")
+    assert "1 object that nothing refers to\n" in two.wvc("fsck")
 
 
 def test_env(wvc):

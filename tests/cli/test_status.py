@@ -19,7 +19,7 @@ def test_status(family, told, templates):
     assert told("status") == (
         "REPO at ID, base ID, method opcm-s\n"
         "\n"
-        "TASK   VERSION       ADDED                   SIZE   STORED\n"
+        "TASK   VERSION       FIRST ADDED             SIZE   STORED\n"
         "alpha  ID  TIME SIZE SIZE N %\n"
         "beta   ID  TIME SIZE SIZE N %\n"
         "child  ID  TIME SIZE SIZE N %\n"
@@ -31,7 +31,7 @@ def test_status(family, told, templates):
         "take back with `wvc unstage NAME`\n"
         "\n"
         "checked out:\n"
-        "  REPO/model: alpha, up to date\n"
+        "  REPO/model: alpha bit for bit, up to date\n"
     )
 
 
@@ -62,7 +62,7 @@ def test_status_of_what_is_checked_out(family, told, templates, tmp_path):
     family.wvc("checkout", "--tasks", "", "-o", bad)
 
     assert told("status").partition("checked out:\n")[2] == (
-        "  OUT: alpha + beta=0.5 by opcm-s, up to date\n  REPO/bad: the base, up to date\n"
+        "  OUT: alpha + beta=0.5 by opcm-s, up to date\n  REPO/bad: the base bit for bit, up to date\n"
     )
     family.put("beta", templates.alpha)
     (bad / "wvc.lock.json").write_text("{}")

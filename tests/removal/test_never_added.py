@@ -8,6 +8,7 @@ the repository and not to the output: see ``play.listing``.
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,8 +83,8 @@ def test_every_checkout_after_a_revert_is_as_if_never_added(position, lab, addin
     fresh = {label: NEVER[label] for label in labels if label not in standing}
     lab.build(repo, fresh, jobs=2 - position // 2)
 
-    rebuilt = {line.recipe: line for line in reverted.rebuilt}
-    assert set(rebuilt) == {*standing, "default"}
+    rebuilt = {Path(line.output).name if line.output else line.recipe: line for line in reverted.rebuilt}
+    assert set(rebuilt) == {*standing, None}
     for label, twin in twins["three"].items():
         with subtests.test(label=label):
             assert lab.listing(label) == twin
@@ -173,7 +174,7 @@ def test_a_named_recipe_loses_the_task_and_nothing_else(lab, adding, twins):
     assert made["weighted-linear"] == twins["three"]["weighted-linear"]
     assert {line.recipe: line.after for line in reverted.rebuilt} == {
         "prod": twins["three"]["weighted-linear"]["lock"]["digest"],
-        "default": twins["three"]["opcm-s"]["lock"]["digest"],
+        None: twins["three"]["opcm-s"]["lock"]["digest"],
     }
 
 
@@ -230,8 +231,9 @@ def test_the_command_line_says_the_digest_of_the_never_added_model(lab, adding, 
     command = [sys.executable, "-m", "weightvc", "-C", str(repo.git.work_tree), "--json", "revert", GONE]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     said = json.loads(done.stdout)
-    assert {(line["recipe"], line["after"], line["proved"]) for line in said["rebuilt"]} == {
-        (label, twins["three"]["opcm-s"]["lock"]["digest"], True) for label in ("model", "default")
+    assert {(line["recipe"], line["output"], line["after"], line["proved"]) for line in said["rebuilt"]} == {
+        (None, output, twins["three"]["opcm-s"]["lock"]["digest"], True)
+        for output in (str(repo.git.work_tree / "model"), None)
     }
     lock = json.loads((repo.git.work_tree / "model" / "wvc.lock.json").read_bytes())
     assert lock["digest"] == twins["three"]["opcm-s"]["lock"]["digest"]

@@ -1,11 +1,17 @@
 """What a removal rebuilds, and what it says when it cannot: by then the removal is committed, and it stands."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from weightvc.repo import output
+from weightvc.repo import checkouts
+
+
+def where(line):
+    """Return the name of a rebuilt directory, or of a recipe; ``None`` for all tasks."""
+    return Path(line.output).name if line.output else line.recipe
 
 
 def test_a_directory_is_rebuilt_from_the_versions_that_it_was_made_of(lab, adding):
@@ -17,10 +23,10 @@ def test_a_directory_is_rebuilt_from_the_versions_that_it_was_made_of(lab, addin
     assert never[0] != never[1]
 
     rebuilt = repo.revert("bonsai", jobs=1).rebuilt
-    assert [(line.recipe, line.after) for line in rebuilt] == [
+    assert [(where(line), line.after) for line in rebuilt] == [
         ("old", never[0]),
         ("new", never[1]),
-        ("default", never[1]),
+        (None, never[1]),
     ]
     assert all(repo.verify(lab.out / name, replay=True, jobs=1).ok for name in ("old", "new"))
 
@@ -32,9 +38,9 @@ def test_a_directory_with_tasks_that_head_lacks_is_rebuilt_from_its_own_commit(l
     never = lab.digest(repo, tasks=["amber", "chess"])
     lab.git(repo, "switch", "-q", "main2")
     reverted = repo.revert("bonsai", jobs=1)
-    assert [(line.recipe, line.after) for line in reverted.rebuilt] == [
+    assert [(where(line), line.after) for line in reverted.rebuilt] == [
         ("wide", never),
-        ("default", repo.show("amber").version),
+        (None, repo.show("amber").version),
     ]
     assert reverted.warnings == ()
 
@@ -48,7 +54,7 @@ def test_a_directory_whose_versions_history_lost_is_named_and_left(lab, adding):
     lab.git(repo, "reflog", "expire", "--expire=now", "--all")
     lab.git(repo, "gc", "-q", "--prune=now")
     reverted = repo.revert("bonsai", jobs=1)
-    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert [where(line) for line in reverted.rebuilt] == [None]
     (warning,) = reverted.warnings
     assert warning.startswith(f"{out} still holds the task: this repository does not have the versions")
     assert "(amber)" in warning
@@ -61,7 +67,7 @@ def test_a_directory_with_foreign_files_is_named_and_left(lab, adding):
         repo.checkout(output=lab.out / name, jobs=1)
     (lab.out / "theirs" / "notes.txt").write_text("keep me\n")
     reverted = repo.revert("bonsai", jobs=1)
-    assert [line.recipe for line in reverted.rebuilt] == ["mine", "default"]
+    assert [where(line) for line in reverted.rebuilt] == ["mine", None]
     (warning,) = reverted.warnings
     assert warning.startswith(f"{lab.out / 'theirs'} still holds the task: ")
     assert "notes.txt" in warning
@@ -75,13 +81,13 @@ def test_a_directory_that_is_gone_or_no_longer_a_checkout_is_named(lab, adding):
     shutil.rmtree(lab.out / "gone")
     (lab.out / "broken" / "wvc.lock.json").write_text("{}\n")
     reverted = repo.revert("bonsai", jobs=1)
-    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert [where(line) for line in reverted.rebuilt] == [None]
     assert not (lab.out / "gone").exists()
     damaged, gone = reverted.warnings
     assert damaged.startswith(f"{lab.out / 'broken'} may still hold the task: ")
     assert gone == f"not found: {lab.out / 'gone'}; a model that was moved from there may still hold the task"
     assert reverted.unproved == (str(lab.out / "broken"),)
-    assert [path.name for path in output.recorded(repo)] == ["broken"]
+    assert [path.name for path in checkouts.recorded(repo)] == ["broken"]
     assert len(repo.revert("bonsai", jobs=1).warnings) == 1
 
 
@@ -108,7 +114,7 @@ def test_a_recipe_that_makes_no_model_any_more_is_named_and_the_rest_rebuilt(lab
         f"{lab.out / 'prod'} still holds the task: {said}",
         f"recipe prod was not rebuilt: {said}",
     )
-    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert [where(line) for line in reverted.rebuilt] == [None]
     assert repo.recipes()[0].tasks == ("amber", "chess=-1.0")
 
 
@@ -117,7 +123,7 @@ def test_a_recipe_that_a_merge_left_without_a_task_is_named_and_the_rest_rebuilt
     steps += [["git", "switch", "-q", "side"], ["save", "prod", {"tasks": ["chess", "bonsai"]}], ["commit"]]
     repo = lab.repo(*steps, ["git", "merge", "-q", "--no-edit", "main"])
     reverted = repo.revert("bonsai", jobs=1)
-    assert [line.recipe for line in reverted.rebuilt] == ["default"]
+    assert [where(line) for line in reverted.rebuilt] == [None]
     (warning,) = reverted.warnings
     assert warning.startswith("recipe prod was not rebuilt: no task 'chess' at ")
 
@@ -131,7 +137,7 @@ def test_tasks_that_disagree_on_integers_do_not_keep_another_from_going(lab, add
     reverted = repo.revert("amber", jobs=1)
     assert reverted.rebuilt == ()
     (warning,) = reverted.warnings
-    assert warning.startswith("recipe default was not rebuilt: tensor steps (I64) was changed in different ways")
+    assert warning.startswith("all tasks were not rebuilt: tensor steps (I64) was changed in different ways")
     assert lab.order(repo) == ["bonsai", "other"]
 
 

@@ -85,7 +85,7 @@ def test_many_names_are_listed_on_request(two, models, tmp_path):
     assert two.run("add", source, "--task", "x").err == note
     assert two.run("-v", "add", source, "--task", "x").err == note.replace(short, ", ".join(names))
     two.json("commit", "-m", "x")
-    goes = "note: task x: 120 tensors that the base does not have go to heads/x.safetensors: "
+    goes = "note: task x: 120 tensors that the base does not have in that shape and dtype go to heads/x.safetensors: "
     assert two.run("checkout", "-n").err == f"{goes}{short}\n"
     assert two.run("checkout", "-n", "-v").err == f"{goes}{', '.join(names)}\n"
     assert two.json("checkout", "-n")["notes"] == [f"{goes}{short}"[6:]]

@@ -186,8 +186,9 @@ def test_a_base_with_values_that_are_not_finite(repository, models, tmp_path):
 
 def test_what_cannot_be_compared(two, refused, models, repository, tmp_path):
     other = repository(models.write(tmp_path / "other", {"x": torch.ones(2)}), name="second")
-    refused(two, 3, "diff", "nobody", says="no revision 'nobody'")
-    refused(two, 3, "diff", "alpha", tmp_path / "nowhere", says="no revision")
+    refused(two, 3, "diff", "nobody", says="no task, recipe, revision, directory or file 'nobody'")
+    refused(two, 3, "diff", "alpha", "btea", says="file 'btea'", hint="did you mean beta? run `wvc status`")
+    refused(two, 3, "diff", "alpha", tmp_path / "nowhere", says="no task, recipe, revision, directory or file")
     refused(two, 3, "diff", "alpha", tmp_path / "other", says="not one tensor has a name that the base has",
             hint="name a model of this base")  # fmt: skip
     two.git("fetch", "-q", str(other.path))

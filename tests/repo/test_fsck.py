@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 
+from weightvc.util.text import counted
+
 
 def object_of(repo, task="alpha", section="tensors"):
     return next(entry["object"] for entry in repo.manifest(task)[section] if "object" in entry)
@@ -49,11 +51,44 @@ def test_missing_objects_are_counted_for_the_base_and_each_task(two):
     needs = two.run("--json", "fsck").json["needs"]
     assert set(needs) == {"base", "alpha", "beta"}
     assert set(found.out.splitlines()[:3]) == {
-        f"the base: {needs['base']} of {needs['base']} objects missing",
-        f"task alpha: {needs['alpha']} of {needs['alpha']} objects missing",
-        f"task beta: {needs['beta']} of {needs['beta']} objects missing",
+        f"the base: {needs['base']} of {counted(needs['base'], 'object')} missing",
+        f"task alpha: {needs['alpha']} of {counted(needs['alpha'], 'object')} missing",
+        f"task beta: {needs['beta']} of {counted(needs['beta'], 'object')} missing",
     }
     assert len(found.out.splitlines()) == 5
+
+
+@pytest.mark.parametrize("change", [None, lambda data: data[:-1] + bytes([data[-1] ^ 1])], ids=["missing", "damaged"])
+def test_an_object_of_the_base_is_counted_once(two, change):
+    oid = object_of(two, "../base")
+    if change is None:
+        two.object_file(oid).unlink()
+    else:
+        damage(two, oid, change)
+
+    found = two.run("--json", "fsck", "--full").json
+
+    (finding,) = found["findings"]
+    assert (finding["kind"], finding["what"]) == ("missing" if change is None else "corrupt", oid)
+    copy = "copy them from another clone that has them: `cp -r CLONE/.git/wvc/objects .git/wvc/`"
+    assert found["hints"] == [copy]
+    assert two.run("fsck", "--full").err == f"hint: {copy}\n"
+
+
+def test_what_can_be_done_about_a_tasks_object(two, templates):
+    oid = object_of(two)
+    damage(two, oid, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+
+    hint = two.run("--json", "fsck", "--full").json["hints"][1]
+
+    assert hint == "or store alpha again, if the same checkpoint is still there: `wvc add PATH --task alpha`"
+    two.wvc("add", templates.alpha, "--task", "alpha")
+    healed = two.json("fsck", "--full")
+    assert (healed["ok"], healed["hints"]) == (True, [])
+    for oid in two.objects():
+        two.object_file(oid).unlink()
+    hint = two.run("--json", "fsck").json["hints"][1]
+    assert hint.startswith("or store alpha, beta again once the base is whole, if the same")
 
 
 @pytest.fixture

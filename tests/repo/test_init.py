@@ -21,7 +21,7 @@ def test_a_new_directory_becomes_a_repository(wvc, templates, tmp_path):
     assert done["base"]["bytes"] == 6404
     assert 0 < done["base"]["stored_bytes"] < 9000
     log = subprocess.run(["git", "-C", path, "log", "--format=%H %s"], capture_output=True, text=True, check=True)
-    assert log.stdout == f"{done['commit']} wvc init: base base\n"
+    assert log.stdout == f"{done['commit']} wvc init --base base\n"
     assert json.loads((path / ".wvc/base.json").read_text())["version"] == done["base"]["digest"]
     assert (path / ".wvc/config.toml").read_text() == 'format = 1\n\n[merge]\nmethod = "opcm-s"\n\n[merge.params]\n'
 
@@ -174,7 +174,7 @@ def test_a_base_that_another_process_commits_meanwhile_stays(wvc, templates, mod
     assert (ran.code, ran.out) == (3, "")
     assert f"{tmp_path / 'repo'} is a weightvc repository already" in ran.err
     log = subprocess.run(["git", "-C", tmp_path / "repo", "log", "--format=%s"], capture_output=True, check=True)
-    assert log.stdout == b"wvc init: base base\n"
+    assert log.stdout == b"wvc init --base base\n"
 
 
 def test_what_another_process_makes_meanwhile_is_not_removed(wvc, templates, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_what_derives_from_a_removed_task_is_said(two, merged, tmp_path):
 
     notes = two.json("add", tmp_path / "kept", "--task", "child")["notes"]
 
-    assert [note for note in notes if note.startswith("it derives from what was removed: alpha was taken out on 20")]
+    assert [note for note in notes if note.startswith("it derives from what was removed: alpha (taken out on 20")]
 
 
 def test_weights_that_come_back_are_known(two, templates):
@@ -67,4 +67,13 @@ def test_weights_that_come_back_are_known(two, templates):
 
     for name in ("alpha", "twin"):
         (note,) = two.json("add", templates.alpha, "--task", name)["notes"]
-        assert note.startswith("these are the weights of alpha, taken out on 20")
+        assert note.startswith("these are the weights of alpha (taken out on 20")
+
+
+def test_one_that_was_taken_out_twice_is_named_once(two, templates):
+    two.wvc("revert", "alpha", "--no-rebuild")
+    two.put("alpha", templates.alpha)
+    two.wvc("revert", "alpha", "--no-rebuild")
+
+    (note,) = two.json("add", templates.alpha, "--task", "x")["notes"]
+    assert note.count("alpha") == 1

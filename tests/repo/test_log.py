@@ -20,7 +20,7 @@ def test_each_commit_says_what_it_did(two, templates):
         ("Add alpha", (), ("alpha",), ()),
         ("Add beta", ("beta",), (), ()),
         ("Add alpha", ("alpha",), (), ()),
-        ("wvc init: base base", (), (), ()),
+        ("wvc init --base base", (), (), ()),
     ]
     assert lines[0].author == "Ada <ada@example.com>"
     assert lines[0].parents == (lines[1].commit,)

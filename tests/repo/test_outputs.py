@@ -144,13 +144,13 @@ def test_a_damaged_list_of_checkouts_reads_as_an_empty_one(two, tmp_path, data):
 
 
 def test_a_checkout_is_on_the_list_while_it_is_built(two, tmp_path, monkeypatch):
-    from weightvc.repo import output
+    from weightvc.repo import checkouts
     from weightvc.repo.build import Builder
 
     before, seen = two.everything(), []
 
     def failing(self, *_):
-        seen.append(output.recorded(self._repo))
+        seen.append(list(checkouts.recorded(self._repo)))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

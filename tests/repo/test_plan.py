@@ -157,7 +157,7 @@ def test_heads_are_what_the_base_does_not_have():
 
     assert dict(found.heads) == {1: (head,)}
     assert plans.describe(found, ["t0", "t1"]) == [
-        "task t1: 1 tensors that the base does not have go to heads/t1.safetensors: head"
+        "task t1: 1 tensor that the base does not have in that shape and dtype goes to heads/t1.safetensors: head"
     ]
 
 

@@ -63,10 +63,19 @@ def test_dependants_must_be_decided_on(family, refused):
     refused(family, 3, "revert", "child", "--dry-run", says="other tasks derive from child: grand")
 
 
+def test_dependants_are_not_both_taken_and_kept(family, refused):
+    refused(
+        family, 2, "revert", "alpha", "--cascade", "--keep-derived",
+        says="--cascade and --keep-derived exclude each other", hint="give one of them",
+    )  # fmt: skip
+
+
 def test_a_cascade_takes_dependants_along(family):
     done = family.json("revert", "alpha", "--cascade", "--no-rebuild")
 
     assert (done["tasks"], done["dependants"], done["rebuilt"]) == (["alpha", "child", "grand"], [], [])
+    assert (done["audits"][0], len(set(done["audits"]))) == (done["audit"], 3)
+    assert all((family.path / path).is_file() for path in done["audits"])
     assert [task["task"] for task in family.json("status")["tasks"]] == ["beta"]
     records = [Removal.from_bytes(path.read_bytes(), "") for path in (family.path / ".wvc/removals").iterdir()]
     assert {(record.task, record.recipes, record.dependants) for record in records} == {
@@ -98,9 +107,9 @@ def test_directories_are_rebuilt_in_place_and_proved(two, models, templates, tmp
 
     beta, base = two.manifest("beta")["version"], two.json("status")["base"]
     assert [tuple(rebuilt.values()) for rebuilt in done["rebuilt"]] == [
-        ("merged", ["beta"], before["merged"], beta, str(tmp_path / "merged"), True),
-        ("exact", [], before["exact"], base, str(tmp_path / "exact"), True),
-        ("default", ["beta"], None, beta, None, True),
+        (None, ["beta"], before["merged"], beta, str(tmp_path / "merged"), True),
+        (None, [], before["exact"], base, str(tmp_path / "exact"), True),
+        (None, ["beta"], None, beta, None, True),
     ]
     assert [*done["rebuilt"][0]] == ["recipe", "tasks", "before", "after", "output", "proved"]
     assert models.contents(tmp_path / "merged") == models.contents(templates.beta)
@@ -132,6 +141,38 @@ def test_a_directory_that_somebody_changed_is_left_with_a_warning(two, models, t
     assert (again.code, again.err) == (0, "")
     assert "alpha was taken out already; rebuilt what still contained it\n" in again.out
     assert two.json("verify", tmp_path / "mine", "--replay")["ok"]
+
+
+def test_a_dry_run_names_a_directory_that_somebody_changed(two, tmp_path):
+    two.wvc("checkout", "-o", tmp_path / "mine")
+    two.wvc("checkout", "-o", tmp_path / "other")
+    (tmp_path / "mine/notes.txt").write_text("mine")
+
+    ran = two.run("revert", "alpha", "-n")
+
+    says = "it holds files that were added or changed since the checkout: notes.txt"
+    assert (ran.code, ran.err) == (1, f"warning: {tmp_path / 'mine'} would not be rebuilt: {says}\n")
+    assert [line for line in ran.out.splitlines() if line.startswith("would rebuild")] == [
+        f"would rebuild {tmp_path / 'other'}"
+    ]
+    done = two.run("--json", "revert", "alpha")
+    assert (done.code, done.json["unproved"]) == (1, [str(tmp_path / "mine")])
+
+
+def test_a_recipe_that_has_no_task_left_is_named(two, tmp_path):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Save it")
+    assert "\nrecipe prod: no task would be left\n" in two.wvc("revert", "alpha", "-n")
+    assert "\nrecipe prod: no task is left\n" in two.wvc("revert", "alpha")
+    assert "\nrecipe prod: no task is left\n" in two.wvc("revert", "alpha")
+    assert two.json("revert", "alpha")["emptied"] == two.json("status")["empty"] == ["prod"]
+    assert "\nrecipe prod: no task is left; it makes the base\n" in two.wvc("status")
+    assert two.wvc("recipe", "list") == "prod  opcm-s  no task is left: the base\n"
+
+    says = "warning: recipe prod: no task is left; it makes the base\n"
+    assert two.run("checkout", "--recipe", "prod", "-o", tmp_path / "out", "-n").err == says
+    assert two.run("checkout", "--recipe", "prod", "-o", tmp_path / "out").err == says
+    assert two.json("checkout", "--recipe", "prod", "-o", tmp_path / "out")["warnings"] == [says[9:-1]]
 
 
 def test_a_directory_whose_lock_is_damaged_is_named(two, tmp_path):
@@ -189,12 +230,13 @@ def test_a_dry_run(family, tmp_path):
     assert (done["commit"], done["audit"], done["rebuilt"]) == (None, None, [])
     assert done["tasks"] == ["alpha", "child", "grand"]
     out = str(tmp_path / "out")
-    planned = [("out", out), ("prod", None), ("default", None)]
+    planned = [(None, out), ("prod", None), (None, None)]
     assert [(line["recipe"], line["output"]) for line in done["would_rebuild"]] == planned
     assert family.json("revert", "beta", "-n", "--no-rebuild")["would_rebuild"] == []
     lines = family.wvc("revert", "beta", "-n").splitlines()
-    assert lines[:2] == ["would take out beta, and change the recipes: prod, rest", f"would rebuild out in {out}"]
-    assert lines[2:4] == [f"would compute recipe {name} to compare, nothing on disk" for name in ("prod", "rest")]
+    assert lines[0] == "would take out beta, and change the recipes: prod, rest"
+    assert lines[1:3] == ["recipe rest: no task would be left", f"would rebuild {out}"]
+    assert lines[3:5] == [f"would compute recipe {name} to compare, nothing on disk" for name in ("prod", "rest")]
     lines = family.wvc("revert", "grand", "-n").splitlines()
     assert lines[0] == "would take out grand, and change the recipes: none"
     assert family.everything() == before
@@ -264,7 +306,7 @@ def test_the_library_reverts_too(two, tmp_path):
     done = two.api().revert("alpha", reason="test", jobs=1, device="cpu")
 
     assert isinstance(done, Reverted)
-    assert [rebuilt.recipe for rebuilt in done.rebuilt] == ["out", "default"]
+    assert [rebuilt.recipe for rebuilt in done.rebuilt] == [None, None]
 
 
 def test_a_task_that_is_only_staged_is_dropped(two, templates):

@@ -35,12 +35,12 @@ def test_an_interrupted_rebuild_is_finished_by_running_it_again(family, models, 
     assert [(line["recipe"], line["output"]) for line in done["rebuilt"]] == [
         (line["recipe"], line["output"]) for line in planned["would_rebuild"]
     ]
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "prod", "default"]
+    assert [line["recipe"] for line in done["rebuilt"]] == [None, "prod", None]
     assert family.json("verify", tmp_path / "out", "--replay")["digest"] == family.manifest("beta")["version"]
     with monkeypatch.context() as patch:
         patch.setattr(Builder, "digests", interrupt)
         assert family.run("revert", "alpha").err.startswith("wvc: alpha is taken out; not everything is rebuilt\n")
-    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand was taken out already\n")
+    assert family.wvc("revert", "child", "--no-rebuild").startswith("child, alpha, grand were taken out already\n")
 
 
 def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
@@ -52,15 +52,15 @@ def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
 
     said = "this clone has no objects yet: only git history was cloned"
     assert (ran.code, ran.json["rebuilt"]) == (1, [])
-    assert ran.json["unproved"] == [str(tmp_path / "out"), "default"]
+    assert ran.json["unproved"] == [str(tmp_path / "out"), "all tasks"]
     assert ran.json["warnings"] == [
         f"{tmp_path / 'out'} still holds the task: {said}",
-        f"recipe default was not rebuilt: {said}",
+        f"all tasks were not rebuilt: {said}",
     ]
     assert two.run("revert", "alpha").err.endswith("hint: run `wvc revert alpha` again once that is repaired\n")
     (tmp_path / "objects/kept").rename(two.path / ".git/wvc/objects")
     again = two.json("revert", "alpha")
-    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == (["out", "default"], [])
+    assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == ([None, None], [])
 
 
 @pytest.mark.parametrize("other", [{"tensors": ()}, {"files": {}}], ids=["tensors", "files"])
@@ -88,7 +88,7 @@ def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates,
 
     done = two.json("revert", "alpha")
 
-    assert [line["recipe"] for line in done["rebuilt"]] == ["out", "default"]
+    assert [line["recipe"] for line in done["rebuilt"]] == [None, None]
     assert two.json("status")["staged"] == {".wvc/recipes/prod.toml": "new"}
     assert two.json("recipe", "show", "prod")["tasks"] == ["beta"]
 
@@ -125,14 +125,21 @@ def test_what_history_holds_counts_every_version(two, models, tmp_path):
     assert two.json("revert", "beta")["tasks"] == ["beta"]
 
 
-def test_a_removed_task_of_a_living_name_is_another_matter(two, templates, tmp_path):
-    two.wvc("checkout", "-o", tmp_path / "out")
-    two.wvc("revert", "alpha", "--no-rebuild")
-    two.put("alpha", templates.alpha)
+def test_what_was_staged_since_is_dropped_and_named(family, templates):
+    family.wvc("revert", "alpha", "--cascade", "--no-rebuild")
+    for name in ("alpha", "child"):
+        family.wvc("add", templates.beta, "--task", name)
+    says = "warning: the staged version of task child is dropped too\n"
+    for option, words in (("-n", "would drop"), ("--no-rebuild", "dropped")):
+        ran = family.run("revert", "alpha", option)
+        assert ran.err == says
+        assert ran.out.startswith(f"{words} the staged task alpha\nalpha, child, grand were taken out already\n")
+    assert family.json("status")["staged"] == {}
 
-    done = two.json("revert", "alpha")
 
-    assert done["commit"] == two.git("rev-parse", "HEAD")
-    assert [line["recipe"] for line in done["rebuilt"]] == ["default"]
-    again = two.json("revert", "alpha")
-    assert [line["recipe"] for line in again["rebuilt"]] == ["out", "default"]
+def test_again_when_nothing_holds_it_any_more(two):
+    two.wvc("revert", "alpha")
+
+    assert two.wvc("revert", "alpha").startswith(
+        "alpha was taken out already; no directory that is known contains it\n"
+    )

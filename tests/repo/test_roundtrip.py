@@ -223,7 +223,7 @@ def test_a_merge_has_the_bases_names_and_keeps_heads_apart(two, models, tmp_path
         "encoder.layer.0.attention.query.bias",
     ]
     models.assert_same(models.read(tmp_path / "out/heads/odd.safetensors"), {name: tuned[name] for name in names})
-    goes = "task odd: 4 tensors that the base does not have go to heads/odd.safetensors: "
+    goes = "task odd: 4 tensors that the base does not have in that shape and dtype go to heads/odd.safetensors: "
     assert done["notes"] == [f"{goes}{', '.join(names[:3])} and 1 more (-v lists them)"]
     lock = json.loads((tmp_path / "out/wvc.lock.json").read_text())
     heads = [line["name"] for line in lock["tensors"] if line["file"] == "heads/odd.safetensors"]

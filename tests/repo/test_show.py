@@ -49,3 +49,24 @@ def test_a_task_comes_before_a_branch_of_its_name(two):
 def test_what_is_neither(two, refused):
     refused(two, 3, "show", "nobody", says="no task 'nobody' at", hint="run `wvc status` to see the tasks")
     refused(two, 3, "show", "HEAD~9", says="no revision 'HEAD~9'", hint="`git log --all --oneline`")
+
+
+def test_what_is_only_staged_is_said_to_be_so(two, refused, templates):
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    for command in ("show", "log", "diff", "checkout"):
+        refused(
+            two, 3, command, "new", says="task new is staged but not committed",
+            hint="run `wvc commit -m MESSAGE` first",
+        )  # fmt: skip
+    refused(two, 3, "show", "prod", says="recipe prod is staged but not committed")
+    two.wvc("add", templates.beta, "--task", "alpha")
+    assert two.json("show", "alpha")["version"] == two.manifest("alpha")["version"]
+
+
+def test_a_recipe_is_shown_by_another_command(two, refused):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha")
+    two.wvc("commit", "-m", "Save it")
+
+    says = "prod is a recipe, not a task or a revision"
+    refused(two, 3, "show", "prod", says=says, hint="run `wvc recipe show prod`")

@@ -28,7 +28,8 @@ def test_what_a_directory_holds(two, tmp_path):
 
     assert two.json("status")["directories"] == [
         {"path": str(tmp_path / "out"), "recipe": ["alpha", "beta=0.5"], "method": "linear", "state": "current",
-         "why": "", "remedy": ""}
+         "why": "", "remedy": "", "params": {}, "dtype": None, "exact": False,
+         "asked": {"tasks": ["alpha", "beta=0.5"], "method": "linear"}}
     ]  # fmt: skip
 
 
@@ -90,9 +91,12 @@ def test_settings_of_a_recipe_count_where_they_were_used(two, look, tmp_path):
 
     assert look()[:2] == ("behind", "recipe prod changed since")
     checkout(two, tmp_path, "--recipe", "prod", "--method", "opcm")
+    two.wvc("recipe", "save", "prod", "--tasks", "beta,alpha=0.5", "--method", "task_arithmetic")
+    two.wvc("commit", "-m", "Change its method, which was not asked for")
+    assert look() == CURRENT
     two.wvc("recipe", "save", "prod", "--tasks", "beta,alpha=0.5", "--dtype", "F32")
     two.wvc("commit", "-m", "Change its dtype")
-    assert look() == CURRENT
+    assert look()[1:] == ("recipe prod changed since", "wvc checkout --recipe prod --method opcm -o /out")
 
 
 def test_the_default_method_counts(two, look):
@@ -101,7 +105,7 @@ def test_the_default_method_counts(two, look):
     for method in ("linear", "nowhere"):  # the second is not installed
         config.write_text(f'format = 1\n\n[merge]\nmethod = "{method}"\n\n[merge.params]\n')
         two.git("commit", "-qam", "Another method")
-        assert look()[:2] == ("behind", "the default recipe changed since")
+        assert look()[:2] == ("behind", "the default method changed since")
 
 
 def test_a_removed_task_is_reverted_again(two, look, tmp_path):

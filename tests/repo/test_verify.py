@@ -31,7 +31,7 @@ def test_a_checkout_as_it_was_written(two, out, wvc, tmp_path):
 
     assert [(c["name"], c["detail"]) for c in done["checks"]] == [
         ("files", "8 files as locked"),
-        ("heads/gamma.safetensors", "1 tensors as locked"),
+        ("heads/gamma.safetensors", "1 tensor as locked"),
         ("model.safetensors", "17 tensors as locked"),
     ]
     assert replayed["checks"][-1] == {"name": "replay", "ok": True,
@@ -131,7 +131,7 @@ def test_a_replay_finds_what_a_consistent_forgery_hides(two, out):
     plain, replayed = two.run("--json", "verify", out), two.run("--json", "verify", out, "--replay")
 
     assert (plain.code, replayed.code) == (0, 1)
-    assert found(replayed) == {"replay": "1 tensors come out otherwise: pooler.weight"}
+    assert found(replayed) == {"replay": "1 tensor built otherwise: pooler.weight"}
 
 
 def test_a_replay_compares_the_other_files_too(two, out):
@@ -143,14 +143,14 @@ def test_a_replay_compares_the_other_files_too(two, out):
     plain, replayed = two.run("--json", "verify", out), two.run("--json", "verify", out, "--replay")
 
     assert (plain.code, replayed.code) == (0, 1)
-    assert found(replayed) == {"replay": "1 files come out otherwise: config.json"}
+    assert found(replayed) == {"replay": "1 file built otherwise: config.json"}
 
 
 def test_a_replay_compares_how_tensors_came_about(two, out):
     relock(out, lambda lock: replace(lock, tensors=(*lock.tensors[:-1], replace(lock.tensors[-1], rule="base"))))
 
     assert found(two.run("--json", "verify", out, "--replay")) == {
-        "replay": "1 tensors came about otherwise: pooler.weight"
+        "replay": "1 tensor came about otherwise: pooler.weight"
     }
 
 
@@ -163,7 +163,7 @@ def test_a_replay_elsewhere_leaves_the_card_out_and_other_files_in(two, out):
     (out / "config.json").unlink()
     relock(out, lambda lock: replace(lock, files={path: d for path, d in lock.files.items() if path != "config.json"}))
     assert found(two.run("--json", "verify", out, "--replay")) == {
-        "replay": "1 files come out otherwise "
+        "replay": "1 file built otherwise "
         "(built in another environment; bytes are promised for equal ones only): config.json"
     }
 
@@ -190,7 +190,7 @@ def test_a_replay_in_another_environment_says_so(two, out):
 
     detail = found(two.run("--json", "verify", out, "--replay"))["replay"]
 
-    assert detail.startswith("1 tensors come out otherwise (built in another environment; bytes are promised for equal")
+    assert detail.startswith("1 tensor built otherwise (built in another environment; bytes are promised for equal")
 
 
 def test_a_replay_uses_the_versions_that_the_lock_pins(two, out, templates):
@@ -208,6 +208,25 @@ def test_a_replay_without_those_versions(refused, out, repository, templates):
         says="this repository does not have the versions that the lock pins (alpha, beta, gamma) at HEAD or at",
         hint="fetch the commit with git",
     )  # fmt: skip
+
+
+def test_a_replay_finds_the_repository_that_the_directory_lies_in(two, repository, templates, wvc, tmp_path):
+    two.wvc("checkout")
+    other = repository(templates.alpha, name="second")
+    for place in (tmp_path, other.path):
+        assert wvc("-C", place, "verify", two.path / "model", "--replay").code == 0
+    (tmp_path / "git").mkdir()
+    type(two)(tmp_path / "git").git("init", "-q")
+    assert wvc("-C", tmp_path / "git", "verify", two.path / "model", "--replay").code == 0
+    assert wvc("-C", tmp_path, "verify", tmp_path / "nothing", "--replay").code == 3
+
+
+def test_a_failed_check_does_not_state_the_digest_as_true(two, out):
+    digest = two.json("verify", out)["digest"]
+    (out / "config.json").write_text("{}")
+
+    says = f"\nwhat is here is not what the lock describes, whose digest is {digest}\n"
+    assert two.run("verify", out).out.endswith(says)
 
 
 def test_a_replay_needs_a_repository(wvc, out, tmp_path):

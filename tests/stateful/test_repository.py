@@ -142,7 +142,7 @@ class Commands(RuleBasedStateMachine):
         self._moved(after)
         if rebuild:
             dangling = {label for label in touched if not self._known(after.recipes[label][0])}
-            assert {line.recipe for line in done.rebuilt} == {"default", *(touched - dangling)}
+            assert {line.recipe for line in done.rebuilt} == {None, *(touched - dangling)}
             assert all(line.proved for line in done.rebuilt)
             gone = [warning for warning in done.warnings if warning.startswith("not found: ")]
             assert (len(gone), len(done.warnings)) == (self.deleted, len(dangling) + self.deleted)

@@ -1,6 +1,6 @@
 import pytest
 
-from weightvc.util.text import Note, listed, meant, printable
+from weightvc.util.text import Note, counted, listed, meant, printable
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ def test_lists_are_cut_at_ten():
     assert listed(["a", "b\x1b"]) == "a, b\\u001b"
     assert listed([str(n) for n in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert listed([str(n) for n in range(13)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+
+
+def test_one_is_no_plural():
+    assert [counted(n, "tensor") for n in range(3)] == ["0 tensors", "1 tensor", "2 tensors"]
 
 
 def test_misspellings_are_guessed_before_the_hint():

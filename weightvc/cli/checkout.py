@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightvc import repo
-from weightvc.cli import options
+from weightvc.cli import options, words
 from weightvc.cli.context import Context, columns, pass_context, size
 from weightvc.merge import table
+from weightvc.util.text import counted
 
 if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
@@ -53,7 +54,8 @@ def command(
 ) -> None:
     """Build a model: all tasks at REV in the order of adding, or those that are named.
 
-    One task alone comes back bit for bit, with its other files. The directory gets a wvc.lock.json, from which
+    One task alone comes back bit for bit, with its other files; what was added as PyTorch files has the same tensors in
+    safetensors files. The directory gets a wvc.lock.json, from which
     `wvc verify` checks it and `wvc verify --replay` builds it again.
     """
     asked = wanted(rev, request)  # first: a usage error need not load torch
@@ -80,14 +82,14 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
 
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
-    made = " + ".join(result.recipe) or "the base"
-    how = "bit for bit" if result.exact else f"by {result.method}"
+    made = words.model(result.recipe, result.method, result.params, result.dtype, exact=result.exact)
     if result.digest is None:
-        yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made} {how}"
+        yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
         yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
         return
-    yield f"{result.output}: {made} {how}, {result.tensors} tensors, {size(result.bytes)} in {result.seconds:.1f} s"
+    tensors = counted(result.tensors, "tensor")
+    yield f"{result.output}: {made}, {tensors}, {size(result.bytes)} in {result.seconds:.1f} s"
     if verbose:
         yield f"tensors: {', '.join(f'{count} {rule}' for rule, count in result.rules.items() if count)}"
     yield f"digest {result.digest}"

@@ -87,8 +87,8 @@ def _terminal(stream: TextIO | None) -> bool:
 
 
 def printable_lines(text: str) -> str:
-    """Make every line of a message safe for a terminal."""
-    return "\n".join(printable(line) for line in text.splitlines())
+    """Make every line of a message safe for a terminal; tabs, as in lists of choices, become spaces."""
+    return "\n".join(printable(line.expandtabs(4)) for line in text.splitlines())
 
 
 def _plain(value: Any) -> Any:

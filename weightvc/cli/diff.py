@@ -8,6 +8,7 @@ import click
 from weightvc import repo
 from weightvc.cli import exits, options
 from weightvc.cli.context import Context, columns, number, pass_context
+from weightvc.util.text import counted
 
 if TYPE_CHECKING:
     from weightvc.repo.diff import Difference, Row
@@ -26,14 +27,17 @@ _TWO = ("", "tensors", "changed A", "changed B", "differing", "norm A", "norm B"
 def command(ctx: Context, a: str, b: str | None, layers: bool, md: bool, exit_code: bool) -> None:
     """Compare model A with model B, or with the base.
 
-    A and B are tasks, recipes, revisions, model directories or files. Norms are those of the task vectors, relative
-    to the base's; a sign conflict is a weight that the two move in opposite directions.
+    A and B are tasks, recipes, revisions, model directories or files. Counted are the floating-point tensors that the
+    base has: norms are those of the task vectors, relative to the base's.
+
+    Sign conflict: of the weights that both move, the share that they move in opposite directions.
     """
     result = repo.diff.diff(ctx.repository(), a, b, layers=layers, progress=ctx.progress())
     if exit_code and (result.apart or (result.total.differing if b else result.total.changed_a)):
         ctx.code = exits.FOUND
     if result.apart:
-        ctx.note([f"{result.apart} tensors differ beyond these figures: new, missing, reshaped, or no numbers"])
+        differ = f"{counted(result.apart, 'tensor')} {'differs' if result.apart == 1 else 'differ'}"
+        ctx.note([f"{differ} beyond these figures: new, missing, reshaped, or no numbers"])
     ctx.emit("diff", result, _markdown(result) if md else columns(_table(result), right=range(1, 9)))
 
 

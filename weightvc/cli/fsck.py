@@ -9,7 +9,7 @@ import click
 from weightvc import repo
 from weightvc.cli import exits, options
 from weightvc.cli.context import Context, pass_context, size
-from weightvc.util.text import listed
+from weightvc.util.text import counted, listed
 
 if TYPE_CHECKING:
     from weightvc.repo.fsck import Checked, Finding
@@ -27,13 +27,14 @@ def command(ctx: Context, full: bool, jobs: int) -> None:
     result = repo.fsck.fsck(ctx.repository(), full=full, jobs=jobs, progress=ctx.progress())
     ctx.code = 0 if result.ok else exits.FOUND
     ctx.emit("fsck", result, _lines(result, bool(ctx.verbose)))
+    ctx.note(result.hints, "hint")
 
 
 def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
     missing = [finding for finding in result.findings if finding.kind == "missing"]
     for owner, count in Counter(owner for finding in missing for owner in _owners(finding)).items():
         what = "the base" if owner == "base" else f"task {owner}"
-        yield f"{what}: {count} of {result.needs[owner]} objects missing"
+        yield f"{what}: {count} of {counted(result.needs[owner], 'object')} missing"
     for finding in result.findings:
         if finding.kind == "missing" and not verbose:
             continue
@@ -42,10 +43,11 @@ def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
             yield f"  needed by {listed(finding.costs)}"
     here = result.objects - len(missing)
     how = "read and compared" if result.full else "present; `wvc fsck --full` reads them"
-    yield f"{result.manifests} manifests; {here} of {result.objects} objects, {size(result.bytes)}, {how}"
+    manifests, objects = counted(result.manifests, "manifest"), counted(result.objects, "object")
+    yield f"{manifests}; {here} of {objects}, {size(result.bytes)}, {how}"
     if result.unreferenced:
-        yield f"{result.unreferenced} objects that nothing refers to"
-    yield "no problems found" if result.ok else f"{len(result.findings)} problems found"
+        yield f"{counted(result.unreferenced, 'object')} that nothing refers to"
+    yield "no problems found" if result.ok else f"{counted(len(result.findings), 'problem')} found"
 
 
 def _owners(finding: "Finding") -> list[str]:

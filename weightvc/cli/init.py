@@ -7,6 +7,7 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, pass_context, share, size
+from weightvc.util.text import counted
 
 
 @click.command("init")
@@ -34,12 +35,14 @@ def command(
     result = repo.init.init(Path(directory), Path(base), store, ctx.progress(), dry_run=dry_run)
     ctx.note(result.warnings, "warning")
     if result.commit is None:
-        lines = [f"would make {result.repository} over {result.base.tensors} tensors, {size(result.base.bytes)}"]
+        lines = [
+            f"would make {result.repository} over {counted(result.base.tensors, 'tensor')}, {size(result.base.bytes)}"
+        ]
         lines.append(f"peak memory {size(result.peak_bytes or 0)}")
     else:
         ratio = share(result.base.stored_bytes, result.base.bytes)
         lines = [
-            f"{result.repository}: base {result.base.digest[:12]} with {result.base.tensors} tensors",
+            f"{result.repository}: base {result.base.digest[:12]} with {counted(result.base.tensors, 'tensor')}",
             f"{size(result.base.bytes)} stored in {size(result.base.stored_bytes)} ({ratio})",
             f"commit {result.commit[:12]}",
         ]

@@ -91,4 +91,5 @@ def _tasks(recipe: "NamedRecipe") -> str:
 
 
 def _row(recipe: "NamedRecipe") -> tuple[str, ...]:
-    return recipe.name, recipe.method, _tasks(recipe), "staged" if recipe.staged else ""
+    tasks = " + ".join(recipe.tasks) or "no task is left: the base"
+    return recipe.name, recipe.method, tasks, "staged" if recipe.staged else ""

@@ -30,27 +30,34 @@ if TYPE_CHECKING:
 def command(ctx: Context, /, target: str, **given: Any) -> None:
     """Take a task out of the tasks and recipes, and rebuild every model that contained it.
 
+    REV stands for the tasks that this revision added and that are still here.
+
     Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be equal
-    byte for byte; exit 1 when that failed for one. Run again for a task that was taken out, it rebuilds what still
-    contains it. The task's bytes stay in the store, and older revisions still check out. The commit can be undone
-    with git, and the task may be added again.
+    byte for byte; exit 1 when that failed for one. A directory with files that were added or changed is left as it is,
+    and named. Run again for a task that was taken out, it rebuilds what still contains it. The task's bytes stay in
+    the store, and older revisions still check out. The commit can be undone with git, and the task may be added again.
     A task that is only staged is dropped from the stage, and nothing is committed.
     """
-    result = repo.revert.revert(ctx.repository(), target, repo.revert.Options(**given), ctx.progress())
+    asked = repo.revert.Options(**given)  # first: a usage error needs no repository
+    result = repo.revert.revert(ctx.repository(), target, asked, ctx.progress())
     ctx.note(result.warnings, "warning")
     if result.unproved:
         ctx.code = exits.FOUND
-        ctx.note([f"run `wvc revert {result.task}` again once that is repaired"], "hint")
-    ctx.emit("revert", result, _lines(result, dry_run=given["dry_run"]), done=not given["dry_run"])
+        if not asked.dry_run:
+            ctx.note([f"run `wvc revert {result.task}` again once that is repaired"], "hint")
+    ctx.emit("revert", result, _lines(result, dry_run=asked.dry_run), done=not asked.dry_run)
 
 
 def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
-    if result.commit is None and result.audit is None and not dry_run:
-        yield f"dropped the staged task {result.task}; nothing was committed"
+    for name in result.dropped:
+        only = "" if result.audit else f"; nothing {'would be' if dry_run else 'was'} committed"
+        yield f"{'would drop' if dry_run else 'dropped'} the staged task {name}{only}"
+    if result.dropped and not result.audit:
         return
     yield _first(result)
     if result.commit is not None and result.recipes:
         yield f"changed recipes: {listed(result.recipes)}"
+    yield from (f"recipe {name}: no task {'would be' if dry_run else 'is'} left" for name in result.emptied)
     if result.dependants:
         yield f"kept tasks that derive from it: {listed(result.dependants)}"
     for planned in result.would_rebuild:
@@ -64,13 +71,20 @@ def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
 
 
 def _where(model: "Planned | Rebuilt") -> str:
-    return f"{model.recipe} in {model.output}" if model.output else f"recipe {model.recipe} to compare, nothing on disk"
+    recipe = f"recipe {model.recipe}" if model.recipe else ""
+    if model.output:
+        return model.output + (f" ({recipe})" if recipe else "")
+    return f"{recipe or 'all tasks'} to compare, nothing on disk"
 
 
 def _first(result: "Reverted") -> str:
-    names = listed(result.tasks)
+    names, several = listed(result.tasks), len(result.tasks) > 1
     if result.commit is not None:
-        return f"took out {names} in commit {result.commit[:12]}; record {result.audit}"
+        record = "records" if len(result.audits) > 1 else "record"
+        return f"took out {names} in commit {result.commit[:12]}; {record} {', '.join(result.audits)}"
     if result.audit is not None:
-        return f"{names} was taken out already" + ("; rebuilt what still contained it" if result.rebuilt else "")
+        it = "them" if several else "it"
+        done = f"; rebuilt what still contained {it}" if any(line.output for line in result.rebuilt) else ""
+        none = f"; no directory that is known contains {it}" if result.rebuilt and not (done or result.unproved) else ""
+        return f"{names} {'were' if several else 'was'} taken out already{done}{none}"
     return f"would take out {names}, and change the recipes: {listed(result.recipes) or 'none'}"

@@ -8,7 +8,7 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, pass_context, share, size
-from weightvc.util.text import listed
+from weightvc.util.text import counted, listed
 
 if TYPE_CHECKING:
     from weightvc.repo.show import ShownRevision, ShownTask
@@ -30,17 +30,17 @@ def _task(task: "ShownTask") -> Iterator[str]:
     yield f"added    {task.added}"
     total = sum(task.tensors.values())
     ratio = share(task.stored_bytes, task.bytes)
-    yield f"source   {task.source}, {total} tensors: {_counts(task.tensors)} ({_counts(task.dtypes)})"
+    yield f"source   {task.source}, {counted(total, 'tensor')}: {_counts(task.tensors)} ({_counts(task.dtypes)})"
     how = f", {_counts(task.codecs)}" if task.codecs else ""
     yield f"stored   {size(task.stored_bytes)} of {size(task.bytes)} ({ratio}){how}"
     if task.lineage:
         yield f"from     {listed(task.lineage)}"
     if task.renamed:
-        yield f"names    {task.renamed} tensors differ from the base's names by a prefix"
+        yield f"names    {counted(task.renamed, 'tensor')} named as in the base but for a prefix"
     if task.new:
         yield f"whole    {listed(task.new)}"
     if task.nonfinite:
-        yield f"warning  {task.nonfinite} non-finite values"
+        yield f"warning  {counted(task.nonfinite, 'non-finite value')}"
     if task.files:
         yield f"files    {listed(task.files)}"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightvc import repo
+from weightvc.cli import words
 from weightvc.cli.context import Context, columns, pass_context, share, size
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def command(ctx: Context) -> None:
     """Show the tasks in merge order, the recipes, what the next commit will record, and what is checked out.
 
-    A directory that checkout wrote is behind when its tasks or its recipe have changed since.
+    A directory that checkout wrote is behind when what was asked for in it, all tasks, a recipe, or some tasks, would
+    give another model by now.
     """
     result = repo.status.status(ctx.repository())
     ctx.emit("status", result, _lines(result))
@@ -28,7 +30,7 @@ def _lines(result: "Status") -> Iterator[str]:
     yield f"{result.repository} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
     if result.tasks:
         yield ""
-        rows = [("TASK", "VERSION", "ADDED", "SIZE", "STORED", "")]
+        rows = [("TASK", "VERSION", "FIRST ADDED", "SIZE", "STORED", "")]
         rows += [
             (t.task, t.version[:12], t.added[:19], size(t.bytes), size(t.stored_bytes), share(t.stored_bytes, t.bytes))
             for t in result.tasks
@@ -40,6 +42,7 @@ def _lines(result: "Status") -> Iterator[str]:
         yield "no tasks yet; add one with `wvc add PATH --task NAME`"
     if result.recipes:
         yield f"recipes: {', '.join(result.recipes)}"
+    yield from (f"recipe {name}: no task is left; it makes the base" for name in result.empty)
     yield from (f"recipe {name} makes no model: {wrong}" for name, wrong in result.unusable.items())
     yield from _staged(result)
     yield from _by_hand(result)
@@ -90,9 +93,16 @@ def _directory(directory: "Output") -> Iterator[str]:
     if directory.state == "unknown":
         yield f"  {directory.why}"
         return
-    made = " + ".join(directory.recipe) or "the base"
-    alone = len(directory.recipe) < 2 and "=" not in made
-    state = "up to date" if directory.state == "current" else f"behind: {directory.why}"
-    yield f"  {directory.path}: {made}{'' if alone else f' by {directory.method}'}, {state}"
+    made = words.model(directory.recipe, directory.method, directory.params, directory.dtype, exact=directory.exact)
+    yield f"  {directory.path}: {made}, {_state(directory)}"
     if directory.remedy:
         yield f"    run `{directory.remedy}`"
+
+
+def _state(directory: "Output") -> str:
+    """Return how a directory stands to the revision that was asked for, which is named if it is not HEAD."""
+    rev = (directory.asked or {}).get("rev", "")
+    shown = rev[:12] if len(rev) >= 40 else rev
+    if directory.state == "current":
+        return f"up to date with {shown}" if rev else "up to date"
+    return f"behind: {directory.why}"

@@ -1,12 +1,16 @@
 """`wvc verify`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from weightvc import repo
 from weightvc.cli import exits, options
 from weightvc.cli.context import Context, columns, pass_context
+
+if TYPE_CHECKING:
+    from weightvc.repo.verify import Verified
 
 
 @click.command("verify")
@@ -18,12 +22,19 @@ from weightvc.cli.context import Context, columns, pass_context
 def command(ctx: Context, path: str, replay: bool, device: str, jobs: int) -> None:
     """Compare a directory that checkout wrote with its lock; exit 1 when they differ.
 
-    Works without a repository, unless --replay is given.
+    Works without a repository, unless --replay is given: then it is the one of the current directory, or if that is in
+    none, or does not have the commit that the lock names, the one that PATH lies in.
     """
-    repository = ctx.repository() if replay else None
+    repository = repo.verify.find_repository(Path(path), Path.cwd()) if replay else None
     result = repo.verify.verify(
         Path(path), repository, replay=replay, device=device, jobs=jobs, progress=ctx.progress()
     )
     ctx.code = 0 if result.ok else exits.FOUND
     rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in result.checks]
-    ctx.emit("verify", result, [*columns(rows), f"digest {result.digest}"])
+    ctx.emit("verify", result, [*columns(rows), _digest(result)])
+
+
+def _digest(result: "Verified") -> str:
+    if result.ok:
+        return f"digest {result.digest}"
+    return f"what is here is not what the lock describes, whose digest is {result.digest}"

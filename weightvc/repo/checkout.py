@@ -8,8 +8,8 @@ from pathlib import Path
 
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
+from weightvc.repo import asked, checkouts, output, resolve, stage
 from weightvc.repo import device as devices
-from weightvc.repo import output, resolve, stage
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
@@ -19,7 +19,7 @@ from weightvc.repo.status import edited
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
+from weightvc.util.text import listed, printable
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
 _RUNTIME = 300 * 2**20
@@ -38,6 +38,7 @@ class CheckedOut:
     recipe: tuple[str, ...]
     method: str
     params: dict[str, object]
+    dtype: str | None
     exact: bool
     tensors: int
     bytes: int
@@ -88,6 +89,9 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder, directory, options.jobs)
+    if request.recipe is not None and not resolved.recipe.tasks:
+        empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
+        result = replace(result, warnings=(empty,))
     if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
         result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
     if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
@@ -95,13 +99,14 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     if options.dry_run:
         return result
     output.hide(repo, directory)
-    with output.recorded_while(repo, directory) as warnings, output.building(directory, replaces) as made:
+    kept = asked.lasting(repo, request, resolved.state)
+    with checkouts.recorded_while(repo, directory, kept) as warnings, output.building(directory, replaces) as made:
         lock = builder.write(made, progress)
         _refuse_removed(repo, resolved, removals)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
     seconds = time.monotonic() - begun
     where = str(directory / locks.NAME)
-    return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=tuple(warnings))
+    return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=(*result.warnings, *warnings))
 
 
 def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:
@@ -121,6 +126,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         recipe=tuple(str(weighted) for weighted in recipe.tasks),
         method=recipe.method,
         params=dict(recipe.params),
+        dtype=recipe.dtype,
         exact=resolved.exact is not None,
         tensors=len(plan.specs),
         bytes=sum(spec.nbytes for spec in plan.specs),

@@ -16,7 +16,7 @@ from weightvc.delta import values
 from weightvc.delta.measure import Moments
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import MERGED, tensor_digest
-from weightvc.repo import resolve
+from weightvc.repo import resolve, stage
 from weightvc.repo.align import align
 from weightvc.repo.build import Builder
 from weightvc.repo.decode import SPAN, Reader
@@ -24,8 +24,9 @@ from weightvc.repo.plan import TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
 from weightvc.repo.state import State, load
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, NotFound
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import meant, printable
 
 _LAYER = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
@@ -174,7 +175,22 @@ def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
         return Side(label, of_task, _apart(task, state.base))
     if label not in state.recipes and Path(label).exists():
         return _directory(state, Path(label), stack)
+    if state.recipe(label) is None:
+        _find_revision(repo, state, label)
     return _merged(repo, state, label, stack)
+
+
+def _find_revision(repo: Handle, state: State, label: str) -> None:
+    """Raise :class:`NotFound` if a name that is no task, recipe or path is no revision either."""
+    try:
+        repo.git.resolve(label)
+    except NotFound:
+        stage.refuse(repo, label)
+        known = [*state.tasks, *state.recipes]
+        raise NotFound(
+            f"no task, recipe, revision, directory or file {printable(label)!r}",
+            meant(label, known, "run `wvc status` to see the tasks and recipes"),
+        ) from None
 
 
 def _directory(state: State, path: Path, stack: ExitStack) -> Side:

@@ -1,7 +1,7 @@
 """Fsck: is everything that history refers to here, and is it what it must be?"""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
@@ -14,6 +14,7 @@ from weightvc.repo.state import load
 from weightvc.util import parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import listed
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Finding:
 class Checked:
     """The outcome; ``unreferenced`` objects are in the store but no revision or staged task refers to them.
 
-    ``needs`` counts the objects that the base and each task refer to, all their versions together.
+    ``needs`` counts the objects that the base and each task refer to, all their versions together. ``hints`` say what
+    can be done about objects that are missing or damaged.
     """
 
     ok: bool
@@ -44,6 +46,7 @@ class Checked:
     unreferenced: int
     findings: tuple[Finding, ...]
     needs: Mapping[str, int]
+    hints: tuple[str, ...] = ()
 
 
 def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
@@ -72,13 +75,33 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     total = sum(sum(manifest.objects().values()) for _, manifest in manifests)
     with progress.stage("Checking objects", total):
         checked = parallel.run(job, sorted(users), jobs)
-    findings += [finding for _, finding in checked if finding is not None]
+    broken = [finding for _, finding in checked if finding is not None]
+    findings += broken
     if full:
-        findings += _decoded(repo, manifests, {finding.what for finding in findings}, jobs, progress)
+        findings += _decoded(repo, manifests, {finding.what for finding in broken}, jobs, progress)
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
     needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
-    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs)
+    return Checked(
+        not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(repo, broken)
+    )
+
+
+def _hints(repo: Handle, broken: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what can be done about objects that are not here, or not whole."""
+    if not broken:
+        return ()
+    owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
+    hints = ["copy them from another clone that has them: `cp -r CLONE/.git/wvc/objects .git/wvc/`"]
+    try:
+        tasks = [name for name in load(repo).tasks if name in owners]
+    except WeightvcError:
+        tasks = []
+    if tasks:
+        base = " once the base is whole" if "base" in owners else ""
+        again = f"`wvc add PATH --task {tasks[0]}`" if len(tasks) == 1 else "`wvc add PATH --task NAME`"
+        hints.append(f"or store {listed(tasks)} again{base}, if the same checkpoint is still there: {again}")
+    return tuple(hints)
 
 
 def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
@@ -124,7 +147,7 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
     except Missing:
         return size, Finding("missing", oid, costs, "not in the store")
     except Corrupt as error:
-        return size, Finding("corrupt", oid, costs, error.what)
+        return size, Finding("corrupt", oid, costs, error.what.removeprefix(f"object {oid}: "))
     if any(expected != size for expected in whole):
         return size, Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
     return size, None
@@ -133,15 +156,27 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
 def _decoded(
     repo: Handle, manifests: list[tuple[str, Manifest]], broken: set[str], jobs: int, progress: Progress
 ) -> list[Finding]:
-    """Decode every entry once and compare digests; what needs a ``broken`` object has been reported already."""
+    """Decode every entry once and compare digests; what needs a ``broken`` object has been reported already.
+
+    That is an entry whose own object is broken, or that of the base's tensor that it is taken from.
+    """
     bases = {manifest.version: manifest for _, manifest in manifests if manifest.task is None}
     readers = {version: Reader(repo.store, base) for version, base in bases.items()}
-    work: dict[tuple[str, Entry], tuple[str, Section, Reader]] = {}
     sections: tuple[Section, ...] = ("tensors", "files", "headers")
+    lost = {
+        (version, section, entry.spec.name)
+        for version, base in bases.items()
+        for section in sections
+        for entry in getattr(base, section)
+        if entry.place is not None and entry.place.object in broken
+    }
+    work: dict[tuple[str, Entry], tuple[str, Section, Reader]] = {}
     for owner, manifest in manifests:
         version = manifest.base or manifest.version
         for section in sections if version in readers else ():
             for entry in getattr(manifest, section):
+                if (version, section, entry.of) in lost or (entry.place and entry.place.object in broken):
+                    continue
                 work.setdefault((section + version, entry), (owner, section, readers[version]))
 
     def job(item: tuple[tuple[str, Entry], tuple[str, Section, Reader]]) -> Finding | None:
@@ -159,6 +194,6 @@ def _decoded(
             detail = "its bytes do not have the digest that its manifest states"
         return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if detail else None
 
-    items = [item for item in work.items() if item[0][1].place is None or item[0][1].place.object not in broken]
+    items = list(work.items())
     with progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):
         return [found for found in parallel.run(job, items, jobs) if found is not None]

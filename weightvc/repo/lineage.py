@@ -64,13 +64,12 @@ def notes(state: State, parents: Sequence[Parent], manifest: Manifest | None) ->
     """
     living = {task.uuid for task in state.tasks.values()}
     gone = [removal for removal in state.removals.values() if removal.uuid not in living]
-    told = [
-        f"{parent.task} was taken out on {r.removed[:10]}" for parent in parents for r in gone if r.uuid == parent.uuid
-    ]
-    said = [f"it derives from what was removed: {listed(told)}"] if told else []
+    found = [(parent.task, r.removed[:10]) for parent in parents for r in gone if r.uuid == parent.uuid]
+    told = dict.fromkeys(f"{task} (taken out on {day})" for task, day in found)
+    said = [f"it derives from what was removed: {listed(list(told))}"] if told else []
     if manifest is None or manifest.version == state.base.version:
         return said
     twins = [name for name, task in state.tasks.items() if task.version == manifest.version and name != manifest.task]
     said += [f"task {listed(twins)} has the same weights"] if twins else []
-    back = [f"{r.task}, taken out on {r.removed[:10]}" for r in gone if r.version == manifest.version]
-    return said + ([f"these are the weights of {listed(back)}"] if back else [])
+    back = dict.fromkeys(f"{r.task} (taken out on {r.removed[:10]})" for r in gone if r.version == manifest.version)
+    return said + ([f"these are the weights of {listed(list(back))}"] if back else [])

@@ -7,6 +7,7 @@ from functools import cache, partial
 
 from weightvc.history.git import LogEntry
 from weightvc.objects.ids import task_name
+from weightvc.repo import stage
 from weightvc.repo.repository import TRACKED, Handle, task_path
 from weightvc.repo.state import load
 
@@ -42,6 +43,7 @@ def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | N
     paths = [f"{TRACKED}/"] if task is None else [task_path(task_name(task))]
     entries = list(repo.git.log(rev, paths, limit))
     if task is not None and not entries:
+        stage.refuse(repo, task)
         state.task(task)
     files_of = cache(partial(_files, repo))  # a commit is most often the parent of another
     return (_line(entry, files_of) for entry in entries)

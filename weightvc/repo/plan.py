@@ -11,7 +11,7 @@ from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
 from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
 from weightvc.util.errors import Conflict
-from weightvc.util.text import Note, printable
+from weightvc.util.text import Note, counted, printable
 
 Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
@@ -152,7 +152,8 @@ def describe(plan: Plan, names: Sequence[str]) -> list[str]:
     """Return a sentence for each thing about the plan that a user should hear."""
     return [
         Note(
-            f"task {names[at]}: {len(entries)} tensors that the base does not have go to heads/{names[at]}.safetensors",
+            f"task {names[at]}: {counted(len(entries), 'tensor')} that the base does not have in that shape and dtype "
+            f"{'goes' if len(entries) == 1 else 'go'} to heads/{names[at]}.safetensors",
             [entry.spec.name for entry in entries],
         )
         for at, entries in plan.heads.items()

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.objects import lock as locks
-from weightvc.objects.ids import Version
+from weightvc.objects.ids import Version, is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe
-from weightvc.repo import output, resolve
+from weightvc.repo import asked, checkouts, output, resolve
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import Handle
-from weightvc.repo.resolve import Resolved
+from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import State
+from weightvc.repo.takeout import Gone
 from weightvc.store.local import LocalStore
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
@@ -31,12 +32,14 @@ from weightvc.util.text import listed
 class Rebuilt:
     """One model without the task. ``before`` is known where an output directory held the model.
 
+    ``recipe`` is the named recipe that is followed, ``None`` for all tasks and for a choice of tasks of one's own.
+
     ``tasks`` are those that are left; with none, the model is the base.
 
     ``proved`` says that a build from the twin store, which has nothing of the task, gave the same digest.
     """
 
-    recipe: str
+    recipe: str | None
     tasks: tuple[str, ...]
     before: str | None
     after: str
@@ -46,12 +49,18 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Target:
-    """A model to rebuild: a recipe at HEAD, or the one of a directory's lock."""
+    """A model to rebuild: a recipe at HEAD, named or of all tasks, or the one of a directory's lock."""
 
-    label: str
+    name: str | None
     recipe: Recipe
     directory: Path | None = None
     lock: Lock | None = None
+    request: Request | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return str(self.directory or (f"recipe {self.name}" if self.name else "all tasks"))
 
 
 class Rebuild:
@@ -65,15 +74,15 @@ class Rebuild:
     Args:
         repo: The repository.
         name: The task that the caller named, for advice.
-        uuids: The removed tasks.
+        gone: The removed tasks.
         device: Where matrices are computed.
         jobs: Threads.
     """
 
-    def __init__(self, repo: Handle, name: str, uuids: Collection[str], device: str, jobs: int) -> None:
+    def __init__(self, repo: Handle, name: str, gone: Gone, device: str, jobs: int) -> None:
         self._repo = repo
         self._name = name
-        self._uuids = uuids
+        self._gone = gone
         self._device = device
         self._jobs = jobs
         self._proved: dict[tuple[object, ...], Lock] = {}
@@ -84,11 +93,25 @@ class Rebuild:
     def targets(self, state: State, recipes: Collection[str]) -> list[Target]:
         """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and the default."""
         named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
-        return [*self._directories(), *named, Target("default", state.default_recipe())]
+        return [*self._directories(), *named, Target(None, state.default_recipe())]
+
+    def plan(self, state: State, recipes: Collection[str], progress: Progress) -> list[Target]:
+        """Return what :meth:`run` would rebuild; directories that hold what was added or changed are unproved."""
+        planned = []
+        for target in self.targets(state, recipes):
+            try:
+                if target.directory is not None:
+                    output.check_free(target.directory, force=False, jobs=self._jobs, progress=progress)
+            except (WeightvcError, OSError) as error:
+                self.unproved.append(str(target.directory))
+                self.warnings.append(f"{target.directory} would not be rebuilt: {_why(target, error)}")
+            else:
+                planned.append(target)
+        return planned
 
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
-        for directory in output.recorded(self._repo):
+        for directory in checkouts.recorded(self._repo):
             fsio.sweep(directory)
         fsio.sweep_scratch(self._repo.tmp)
         with self._twin() as twin:
@@ -98,28 +121,34 @@ class Rebuild:
                 try:
                     after = self._rebuild(target, self._resolve(target, state), twin, progress)
                 except (WeightvcError, OSError) as error:
-                    self.unproved.append(where or target.label)
+                    self.unproved.append(where or target.name or target.label)
                     self.warnings.append(self._failure(target, error))
                 else:
-                    tasks = tuple(map(str, target.recipe.without(self._gone(target)).tasks))
-                    yield Rebuilt(target.label, tasks, was, after, where, proved=True)
+                    tasks = tuple(map(str, target.recipe.without(self._names(target)).tasks))
+                    yield Rebuilt(target.name, tasks, was, after, where, proved=True)
         for directory in self._missing:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
-                output.forget(self._repo, directory)
+                checkouts.forget(self._repo, directory)
 
     def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
-        why = error.what if isinstance(error, WeightvcError) else str(error)
+        why = _why(target, error)
         if target.directory is None:
-            return f"recipe {target.label} was not rebuilt: {why}"
+            return f"{target.label} {'was' if target.name else 'were'} not rebuilt: {why}"
         still = f"{target.directory} still holds the task: "
         if not isinstance(error, Conflict):
             return still + why
-        why = why.removeprefix(f"{target.directory} ")
-        again = f"`wvc revert {self._name}` again, or replace it with `wvc checkout -o {target.directory} --force`"
-        return f"{still}it {why}; move them away and run {again}"
+        again = f"`wvc revert {self._name}` again, or replace it with `{self._anew(target, target.directory)} --force`"
+        return f"{still}{why}; move them away and run {again}"
+
+    def _anew(self, target: Target, directory: Path) -> str:
+        """Return the command that asks for what is left of what was asked for in a directory."""
+        gone = self._names(target)
+        left = target.recipe.without(gone)
+        request = asked.remains(target.request, left, gone) if target.request else Request()
+        return asked.command(self._repo, request, directory, [weighted.task for weighted in left.tasks])
 
     def _directories(self) -> Iterator[Target]:
-        for directory in output.recorded(self._repo):
+        for directory, request in checkouts.recorded(self._repo).items():
             try:
                 lock = output.read_lock(directory)
             except NotFound:
@@ -129,16 +158,18 @@ class Rebuild:
                 self.unproved.append(str(directory))
                 self.warnings.append(f"{directory} may still hold the task: {error.what}")
                 continue
-            if any(task.uuid in self._uuids for task in lock.tasks):
-                yield Target(directory.name, lock.recipe, directory, lock)
+            if twins := [task.task for task in lock.tasks if self._gone.is_twin(task)]:
+                self.warnings.append(f"{directory} still holds those weights, as task {listed(twins)}")
+            if any(map(self._gone.holds, lock.tasks)):
+                yield Target(_recipe(request), lock.recipe, directory, lock, request)
         if self._missing:
             gone = listed(list(map(str, self._missing)))
             self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
 
-    def _gone(self, target: Target) -> list[str]:
+    def _names(self, target: Target) -> list[str]:
         """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""
         tasks = () if target.lock is None else target.lock.tasks
-        return [task.task for task in tasks if task.uuid in self._uuids]
+        return [task.task for task in tasks if self._gone.holds(task)]
 
     def _rebuild(self, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
         """Build one model and return its digest, which a build from the twin store has given too."""
@@ -150,7 +181,11 @@ class Rebuild:
         with output.building(target.directory, replaces) as made:
             lock = builder.write(made, progress)
             fsio.write_file(made / locks.NAME, lock.to_bytes())
-            return self._prove(lock, target, resolved, twin, progress)
+            digest = self._prove(lock, target, resolved, twin, progress)
+        if target.request is not None:
+            kept = asked.remains(target.request, lock.recipe, self._names(target))
+            checkouts.note(self._repo, target.directory, kept)
+        return digest
 
     def _prove(self, made: Lock, target: Target, resolved: Resolved, twin: Handle, progress: Progress) -> Version:
         """Compare all that a lock lists, tensors, heads and other files, with a build from the twin store."""
@@ -167,7 +202,7 @@ class Rebuild:
 
     def _resolve(self, target: Target, state: State) -> Resolved:
         if target.lock is not None:
-            return resolve.pinned(self._repo, target.lock, self._gone(target))
+            return resolve.pinned(self._repo, target.lock, self._names(target))
         return resolve.pin(self._repo, state, target.recipe)
 
     def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:
@@ -191,6 +226,19 @@ class Rebuild:
         for oid in sorted(wanted):
             if twin.store.size(oid) is None:
                 twin.store.adopt(self._repo.store, oid)
+
+
+def _why(target: Target, error: WeightvcError | OSError) -> str:
+    """Return why a model was not rebuilt, for a sentence that begins with its directory."""
+    what = error.what if isinstance(error, WeightvcError) else str(error)
+    start = f"{target.directory} "
+    return f"it {what.removeprefix(start)}" if what.startswith(start) else what
+
+
+def _recipe(request: Request | None) -> str | None:
+    """Return the named recipe that was asked for; a recipe file is none."""
+    named = request is not None and request.recipe is not None and is_task_name(request.recipe)
+    return request.recipe if request is not None and named else None
 
 
 def _key(resolved: Resolved, max_shard_size: int) -> tuple[object, ...]:

@@ -53,14 +53,14 @@ class Resolved:
     @property
     def exact(self) -> Manifest | None:
         """The manifest that this recipe gives back as it is: its only task's, or the base's if it names none."""
-        if self.recipe.exact_task is not None and self._neutral:
+        if self.recipe.exact_task is not None and is_neutral(self.method):
             return self.tasks[0]
         return self.state.base if not self.tasks and self.recipe.dtype is None else None
 
-    @property
-    def _neutral(self) -> bool:
-        """Whether the method leaves a single task vector at coefficient 1 as it is."""
-        return self.method.coefficients([1.0]) == (1.0,) and (self.method.scaled or self.method.scale((), 0.0) == 1.0)
+
+def is_neutral(method: "Fold") -> bool:
+    """Tell whether a method leaves a single task vector at coefficient 1 as it is."""
+    return method.coefficients([1.0]) == (1.0,) and (method.scaled or method.scale((), 0.0) == 1.0)
 
 
 def resolve(repo: Handle, request: Request) -> Resolved:
@@ -71,7 +71,7 @@ def resolve(repo: Handle, request: Request) -> Resolved:
         UsageError: an unknown method, parameter or dtype, or tasks and a recipe at once.
     """
     state = _state(repo, request.rev)
-    recipe = _recipe(repo, state, request)
+    recipe = wanted(repo, state, request)
     return pin(repo, state, recipe)
 
 
@@ -84,6 +84,7 @@ def _state(repo: Handle, rev: str) -> State:
             if rev in known:
                 option = "--tasks" if kind == "task" else "--recipe"
                 raise NotFound(f"{rev} is a {kind}, not a revision", f"pass {option} {rev}") from None
+        stage.refuse(repo, rev)
         raise NotFound(error.what, meant(rev, [*head.tasks, *head.recipes], error.hint)) from None
 
 
@@ -134,7 +135,14 @@ def pinned(
     )
 
 
-def _recipe(repo: Handle, state: State, request: Request) -> Recipe:
+def wanted(repo: Handle, state: State, request: Request) -> Recipe:
+    """Return the recipe that a request stands for at ``state``. Its tasks are not looked up there.
+
+    Raises:
+        NotFound: no such recipe, or a named one with tasks that are not there.
+        BadInput: the recipe cannot be read.
+        UsageError: a malformed list of tasks.
+    """
     if request.recipe is not None:
         recipe = _named(repo, state, request.recipe)
         if recipe in state.recipes.values() and request.recipe in (unusable := state.unusable()):

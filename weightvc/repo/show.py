@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from weightvc.objects.ids import is_task_name
-from weightvc.repo import log
+from weightvc.repo import log, stage
 from weightvc.repo.log import LogLine
 from weightvc.repo.repository import Handle
 from weightvc.repo.state import State, load
@@ -49,7 +49,7 @@ def show(repo: Handle, name: str) -> ShownTask | ShownRevision:
     """Return what is known of a task at HEAD, or else of the revision ``name``.
 
     Raises:
-        NotFound: neither a task nor a revision.
+        NotFound: neither a task nor a revision; a recipe, and what is only staged, is said to be so.
     """
     state = load(repo)
     if name in state.tasks:
@@ -57,6 +57,9 @@ def show(repo: Handle, name: str) -> ShownTask | ShownRevision:
     try:
         state = load(repo, name)
     except NotFound:
+        if name in state.recipes or name in state.broken:
+            raise NotFound(f"{name} is a recipe, not a task or a revision", f"run `wvc recipe show {name}`") from None
+        stage.refuse(repo, name)
         if is_task_name(name):
             state.task(name)
         raise

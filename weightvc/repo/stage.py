@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from weightvc.repo.repository import TRACKED, Handle
+from weightvc.objects.ids import is_task_name
+from weightvc.repo.repository import TRACKED, Handle, recipe_path, task_path
 from weightvc.util import fsio
+from weightvc.util.errors import NotFound
 
 _REMOVED = ".removed"
 
@@ -60,6 +62,14 @@ def tasks(repo: Handle) -> list[str]:
     prefix = f"{TRACKED}/tasks/"
     found = changes(repo).items()
     return [path.removeprefix(prefix).removesuffix(".json") for path, data in found if data and path.startswith(prefix)]
+
+
+def refuse(repo: Handle, name: str) -> None:
+    """Raise :class:`NotFound` if a task or a recipe ``name`` is staged: it is asked for, and not committed yet."""
+    staged = changes(repo)
+    for kind, path in (("task", task_path(name)), ("recipe", recipe_path(name))):
+        if is_task_name(name) and staged.get(path):
+            raise NotFound(f"{kind} {name} is staged but not committed", "run `wvc commit -m MESSAGE` first")
 
 
 def settle(repo: Handle, committed: Mapping[str, bytes | None]) -> None:

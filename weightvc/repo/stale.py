@@ -1,22 +1,19 @@
-"""What the recorded output directories hold, and whether the repository has moved on since. Reads locks, no tensors.
+"""What the recorded output directories hold, and whether they are still what was asked for. Reads locks, no tensors."""
 
-A lock pins what was built and not what was asked for. What it holds is taken for the default recipe, or for a named
-one, if that recipe had the same tasks at the commit that the lock names.
-"""
-
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from weightvc.merge import table
 from weightvc.objects.lock import Lock
-from weightvc.objects.recipe import Recipe
-from weightvc.repo import output
-from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
-from weightvc.repo.state import State, load_commit
-from weightvc.util.errors import UsageError, WeightvcError
+from weightvc.objects.recipe import Recipe, Scalar
+from weightvc.repo import asked, checkouts, output, resolve
+from weightvc.repo.guess import complete, guess
+from weightvc.repo.repository import Handle
+from weightvc.repo.resolve import Request
+from weightvc.repo.state import State, load
+from weightvc.util.errors import WeightvcError
 from weightvc.util.text import listed
 
 Freshness: TypeAlias = Literal["current", "behind", "unknown"]
@@ -24,10 +21,12 @@ Freshness: TypeAlias = Literal["current", "behind", "unknown"]
 
 @dataclass(frozen=True)
 class Output:
-    """A directory that checkout wrote: the tasks and method of its lock, and how it stands to HEAD.
+    """A directory that checkout wrote: the recipe of its lock, and how it stands to what was asked for.
 
-    ``why`` says what has changed since, or, if ``unknown``, why the lock cannot be read; ``remedy`` is the command
-    that brings the directory up to date.
+    ``exact`` says that it is its only task, or the base, bit for bit. ``asked`` is what was asked for, with the options
+    of checkout as names; ``None`` if that is not recorded, and a guess is compared. ``why`` says what has changed
+    since, or, if ``unknown``, why the lock cannot be read; ``remedy`` is the command that brings it up to date, empty
+    if there is none.
     """
 
     path: str
@@ -36,11 +35,15 @@ class Output:
     state: Freshness
     why: str = ""
     remedy: str = ""
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    dtype: str | None = None
+    exact: bool = False
+    asked: Mapping[str, Any] | None = None
 
 
 def outputs(repo: Handle, state: State) -> Iterator[Output]:
-    """Return every recorded directory that is still there, compared with ``state``."""
-    for path in output.recorded(repo):
+    """Return every recorded directory that is still there, compared with ``state``, or the revision asked for."""
+    for path, request in checkouts.recorded(repo).items():
         if not path.is_dir():
             continue
         try:
@@ -49,86 +52,86 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
             yield Output(str(path), (), "", "unknown", error.what)
             continue
         made = tuple(str(weighted) for weighted in lock.recipe.tasks)
-        why, remedy = _since(repo, lock, state, path)
-        yield Output(str(path), made, lock.recipe.method, "behind" if why else "current", why, remedy)
+        why, remedy = _since(repo, lock, state, path, request)
+        yield Output(
+            str(path), made, lock.recipe.method, "behind" if why else "current", why, remedy,
+            params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock),
+            asked=None if request is None else asked.to_json(request),
+        )  # fmt: skip
 
 
-def _since(repo: Handle, lock: Lock, state: State, path: Path) -> tuple[str, str]:
+def _exact(lock: Lock) -> bool:
+    """Tell whether a lock is of a task, or of the base, as it is: then every tensor is the task's own."""
+    if not lock.tasks:
+        return lock.recipe.dtype is None
+    return lock.recipe.exact_task is not None and all(line.rule == "task" for line in lock.tensors)
+
+
+def _since(repo: Handle, lock: Lock, head: State, path: Path, request: Request | None) -> tuple[str, str]:
     """Return what changed since a lock was written, and the command that builds its directory anew."""
+    removed = {removal.uuid for removal in head.removals.values()}
+    here = {task.uuid for task in head.tasks.values()}
+    lost = [task.task for task in lock.tasks if task.uuid in removed - here and task.task not in head.tasks]
+    if lost:
+        return f"{listed(lost)} taken out since", f"wvc revert {lost[0]}"
+    try:
+        state = head if request is None or request.rev == "HEAD" else load(repo, request.rev)
+    except WeightvcError as error:
+        return error.what, ""
+    like, changed = (request, _changed(repo, lock, state, request)) if request else guess(repo, lock, state, path)
     living = {task.uuid: task.version for task in state.tasks.values()}
-    removed = {removal.uuid for removal in state.removals.values()}
-    gone = [task for task in lock.tasks if task.uuid not in living]
-    if reverted := [task.task for task in gone if task.uuid in removed and task.task not in state.tasks]:
-        return f"{listed(reverted)} taken out since", f"wvc revert {reverted[0]}"
+    gone = [task.task for task in lock.tasks if task.uuid not in living]
     moved = [task.task for task in lock.tasks if living.get(task.uuid, task.version) != task.version]
-    name, like, changed = _followed(repo, lock, state, path)
     found = (
-        f"{listed([task.task for task in gone])} not at HEAD, or added anew" if gone else "",
+        f"{listed(gone)} not at {_name(like.rev)}, or added anew" if gone else "",
         f"new version of {listed(moved)}" if moved else "",
         "another base since" if lock.base != state.base.version else "",
-        changed if not gone else "",
+        changed if request or not gone else "",
     )
     why = "; ".join(filter(None, found))
-    return why, _command(repo, lock.recipe, like, path, _which(lock, state, name)) if why else ""
+    if not why or (like.recipe and _missing(repo, state, like.recipe)):
+        return why, ""
+    return why, asked.command(repo, like, path, state.tasks)
 
 
-def _followed(repo: Handle, lock: Lock, state: State, path: Path) -> tuple[str | None, Recipe, str]:
-    """Return the recipe that a lock was built from, as it was then, and how it has changed since.
-
-    Its name is "" for the default one, and ``None`` if the lock names tasks of its own choice. A single task in a
-    directory of its own was asked for by name, even if there was no other at the time.
-    """
-    now = _recipes(state)
+def _changed(repo: Handle, lock: Lock, state: State, request: Request) -> str:
+    """Return how what was asked for differs by now from what was built; empty if it gives the same."""
+    named = request.recipe or ""
+    if named and _missing(repo, state, named):
+        return f"recipe {named} is gone"
     try:
-        then = _recipes(load_commit(repo, repo.git.resolve(lock.commit)))
+        now = complete(resolve.wanted(repo, state, request))
+    except WeightvcError as error:
+        return error.what
+    added = [weighted.task for weighted in now.tasks if weighted.task not in {task.task for task in lock.tasks}]
+    if request.tasks is None and not named and added:
+        return f"{listed(added)} added since"
+    if _gives_same(now, lock):
+        return ""
+    if named:
+        return f"recipe {named} changed since"
+    if (now.method, now.params) != (lock.recipe.method, lock.recipe.params):
+        return "the default method changed since"
+    return "the order of the tasks changed since" if set(now.tasks) == set(lock.recipe.tasks) else ""
+
+
+def _gives_same(now: Recipe, lock: Lock) -> bool:
+    """Tell whether a recipe gives what a lock was built from; a single task is the same by any neutral method."""
+    made = lock.recipe
+    if now == complete(made):
+        return True
+    if not _exact(lock) or now.tasks != made.tasks or now.dtype is not None:
+        return False
+    try:
+        return not now.tasks or resolve.is_neutral(table.create(now.method, now.params))
     except WeightvcError:
-        then = {}
-    if len(lock.tasks) < 2 and not _is_default(repo, path):
-        then.pop("", None)
-    names = [name for name, recipe in then.items() if recipe.tasks == lock.recipe.tasks and name in now]
-    for name in names:
-        if now[name].tasks == lock.recipe.tasks and (then[name] != lock.recipe or now[name] == lock.recipe):
-            return name, then[name], ""
-    if not names:
-        return None, now[""], ""
-    if names[0]:
-        return names[0], then[names[0]], f"recipe {names[0]} changed since"
-    added = [task for task in state.tasks if task not in {pinned.task for pinned in lock.tasks}]
-    return "", then[""], f"{listed(added)} added since" if added else "the default recipe changed since"
+        return False
 
 
-def _which(lock: Lock, state: State, name: str | None) -> list[str]:
-    """Return the options that name a recipe, or those of a lock's tasks that are left."""
-    if name is None:
-        return ["--tasks", ",".join(str(weighted) for weighted in lock.recipe.tasks if weighted.task in state.tasks)]
-    return ["--recipe", name] if name else []
+def _missing(repo: Handle, state: State, recipe: str) -> bool:
+    """Tell whether there is no recipe, and no file, of the name that was asked for."""
+    return not asked.is_named(repo, state, recipe) and not Path(recipe).is_file()
 
 
-def _recipes(state: State) -> dict[str, Recipe]:
-    """Return the default recipe and the named ones, with all parameters of their methods."""
-    return {name: _complete(recipe) for name, recipe in {"": state.default_recipe(), **state.recipes}.items()}
-
-
-def _complete(recipe: Recipe) -> Recipe:
-    try:
-        return replace(recipe, params=table.check(recipe.method, recipe.params))
-    except UsageError:  # of a method that is not installed here
-        return recipe
-
-
-def _command(repo: Handle, made: Recipe, like: Recipe, path: Path, which: list[str]) -> str:
-    """Return the checkout that builds ``path`` anew, with the options by which ``made`` differs from ``like``."""
-    words = ["wvc", "checkout", *which]
-    if made.method != like.method:
-        words += ["--method", made.method]
-        like = _complete(replace(like, method=made.method, params={}))
-    for key, value in made.params.items():
-        words += ["-p", f"{key}={value}"] if like.params.get(key, value) != value else []
-    words += ["--dtype", made.dtype] if made.dtype and made.dtype != like.dtype else []
-    words += ["--on-int-mismatch", made.on_int_mismatch] if made.on_int_mismatch != like.on_int_mismatch else []
-    words += ["-o", str(path)] if not _is_default(repo, path) else []
-    return shlex.join(words)
-
-
-def _is_default(repo: Handle, path: Path) -> bool:
-    return path == repo.git.work_tree.resolve() / DEFAULT_OUTPUT
+def _name(rev: str) -> str:
+    return rev[:12] if asked.is_commit(rev) else rev

@@ -31,7 +31,7 @@ class Status:
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
     ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them. Those in
     ``conflicts`` wait for somebody to choose a side, and ``under_way`` is the git command that waits for it, if any.
-    ``unusable`` are recipes that make no model, with the reason.
+    ``unusable`` are recipes that make no model, with the reason; those in ``empty`` have no tasks and make the base.
     """
 
     repository: str
@@ -47,6 +47,7 @@ class Status:
     unusable: Mapping[str, str]
     conflicts: tuple[str, ...]
     under_way: str
+    empty: tuple[str, ...]
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -83,6 +84,7 @@ def status(repo: Handle) -> Status:
         unusable=state.unusable(),
         conflicts=conflicts,
         under_way=under_way(repo.git),
+        empty=tuple(sorted(name for name, recipe in state.recipes.items() if not recipe.tasks)),
     )
 
 

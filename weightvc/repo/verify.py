@@ -1,6 +1,7 @@
 """Verify: a checkout directory against its lock, and the lock against a replay from sources."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,11 +14,12 @@ from weightvc.repo import compare, output, resolve
 from weightvc.repo import device as devices
 from weightvc.repo.build import Builder
 from weightvc.repo.others import CARD
-from weightvc.repo.repository import Handle
+from weightvc.repo.repository import Handle, open_handle
+from weightvc.repo.state import load
 from weightvc.util import fsio
-from weightvc.util.errors import NotFound
+from weightvc.util.errors import NotARepository, NotFound
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
+from weightvc.util.text import counted, listed
 
 K = TypeVar("K", bound=str | tuple[str, str])
 
@@ -59,13 +61,37 @@ def verify(
     lock = output.read_lock(path)
     checks = [_files(path, lock)]
     for found in compare.weight_files(path, lock, jobs, progress):
-        detail = listed(found.wrong) or f"{found.tensors} tensors as locked"
+        detail = listed(found.wrong) or f"{counted(found.tensors, 'tensor')} as locked"
         checks.append(Check(found.file, ok=not found.wrong, detail=detail))
     if replay:
         if repo is None:
             raise NotFound("a replay needs the repository", "run it inside the repository, or with `wvc -C DIR`")
         checks.append(_replay(repo, lock, devices.find(device), jobs, progress))
     return Verified(str(path), lock.digest, all(check.ok for check in checks), tuple(checks))
+
+
+def find_repository(path: Path, here: Path) -> Handle:
+    """Return the repository to replay a directory from: the one around ``here``, or the one around ``path``.
+
+    The second if there is no first, or if only it has the commit that the directory's lock names.
+
+    Raises:
+        NotARepository: neither is in one.
+        NotFound: no checkout directory.
+    """
+    commit = output.read_lock(path).commit
+    found = []
+    for place in (here, path.resolve()):
+        with suppress(NotARepository):
+            repo, _ = open_handle(place)
+            load(repo)
+            found.append(repo)
+            with suppress(NotFound):
+                repo.git.resolve(commit)
+                return repo
+    if not found:
+        raise NotARepository(f"neither {here} nor {path} is in a repository", "name the repository with `wvc -C DIR`")
+    return found[0]
 
 
 def _files(path: Path, lock: Lock) -> Check:
@@ -77,7 +103,7 @@ def _files(path: Path, lock: Lock) -> Check:
         file = path / name
         if not fsio.is_regular(file) or _digest(file) != lock.files[name]:
             wrong.append(f"{name} differs")
-    return Check("files", not wrong, listed(wrong) or f"{len(lock.files)} files as locked")
+    return Check("files", not wrong, listed(wrong) or f"{counted(len(lock.files), 'file')} as locked")
 
 
 def _digest(file: Path) -> str:
@@ -98,17 +124,20 @@ def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress
     locked, lines = ({(line.file, line.name): line for line in one.tensors} for one in (lock, again))
     tensors = _apart({at: t.digest for at, t in locked.items()}, {at: t.digest for at, t in lines.items()})
     if tensors:
-        return Check("replay", ok=False, detail=f"{len(tensors)} tensors come out otherwise{where}: {_listed(tensors)}")
+        what = f"{counted(len(tensors), 'tensor')} built otherwise{where}"
+        return Check("replay", ok=False, detail=f"{what}: {_listed(tensors)}")
     if same and (rules := _apart(locked, lines)):
-        return Check("replay", ok=False, detail=f"{len(rules)} tensors came about otherwise: {_listed(rules)}")
-    done = f"{len(lock.tensors)} tensors rebuilt from sources, byte for byte"
+        what = f"{counted(len(rules), 'tensor')} came about otherwise"
+        return Check("replay", ok=False, detail=f"{what}: {_listed(rules)}")
+    done = f"{counted(len(lock.tensors), 'tensor')} rebuilt from sources, byte for byte"
     if again.commit != lock.commit:
         return Check("replay", ok=True, detail=f"{done}; other files not compared: no commit {lock.commit[:12]} here")
     files = _apart(lock.files, again.files)
     if not same:
         files = [path for path in files if path != CARD]
     if files:
-        return Check("replay", ok=False, detail=f"{len(files)} files come out otherwise{where}: {listed(files)}")
+        what = f"{counted(len(files), 'file')} built otherwise{where}"
+        return Check("replay", ok=False, detail=f"{what}: {listed(files)}")
     return Check("replay", ok=True, detail=done)
 
 

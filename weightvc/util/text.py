@@ -26,6 +26,11 @@ def encodable(text: str, what: str) -> str:
     return text
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``number`` and ``what``, which is one of them: `1 tensor`, `2 tensors`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def listed(names: Sequence[str], most: int = _SHOWN) -> str:
     """Join ``names``, cut at ten, or ``most``, with a count of the rest."""
     shown = ", ".join(printable(name) for name in names[:most])
