@@ -49,10 +49,10 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
 
 
 def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
-    for name in result.dropped:
-        only = "" if result.audit else f"; nothing {'would be' if dry_run else 'was'} committed"
-        yield f"{'would drop' if dry_run else 'dropped'} the staged task {name}{only}"
-    if result.dropped and not result.audit:
+    alone = result.dropped == (result.task,) and not result.audit
+    only = f"; nothing {'would be' if dry_run else 'was'} committed" if alone else ""
+    yield from (f"{'would drop' if dry_run else 'dropped'} the staged task {name}{only}" for name in result.dropped)
+    if alone:
         return
     yield _first(result)
     if result.commit is not None and result.recipes:

@@ -132,6 +132,12 @@ class GitDir:
         """Return the full ids of a commit's parents."""
         return next(self.log(rev, max_count=1)).parents
 
+    def is_cut_off(self, rev: str) -> bool:
+        """Tell whether git hides parents of a commit, as at the end of a shallow clone's history."""
+        raw = process.run(self.work_tree, "cat-file", "commit", self.resolve(rev)).partition(b"\n\n")[0]
+        stated = sum(line.startswith(b"parent ") for line in raw.splitlines())
+        return stated != len(self.parents(rev))
+
     def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether ``old`` is ``new`` or reachable from it."""
         try:

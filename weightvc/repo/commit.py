@@ -1,11 +1,12 @@
 """Commit: what is staged → one git commit of wvc's own files."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage
-from weightvc.repo.repository import BASE, Handle
+from weightvc.repo.repository import BASE, Handle, removal_path
 from weightvc.util.errors import Conflict, NotARepository, RequestError
 
 
@@ -24,8 +25,8 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
 
     Raises:
         RequestError: nothing is staged, or the message is empty.
-        Conflict: a staged task was taken from a base that the branch no longer has, or git is in the middle of a
-            merge or rebase.
+        Conflict: a staged task was taken from a base that the branch no longer has, or was taken out since it was
+            staged; or git is in the middle of a merge or rebase.
     """
     if not message.strip():
         raise RequestError("the commit message is empty", "pass -m MESSAGE")
@@ -34,8 +35,8 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
         raise RequestError("nothing is staged", "stage a fine-tune with `wvc add PATH --task NAME`")
 
     def plan(tip: str | None) -> dict[str, bytes | None]:
-        _check_base(repo, tip, staged)
         tree = repo.git.read_tree(tip) if tip else {}
+        _check(repo, tip, tree, staged)
         return {path: data for path, data in staged.items() if data is not None or path in tree}
 
     named = _names(staged, "tasks"), _names(staged, "recipes")
@@ -47,7 +48,7 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
     return Committed(done.commit, *named, warnings=tuple(done.warnings))
 
 
-def _check_base(repo: Handle, tip: str | None, staged: dict[str, bytes | None]) -> None:
+def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str, bytes | None]) -> None:
     data = repo.git.read(tip, BASE) if tip else None
     if data is None:
         raise NotARepository("the current branch has no weightvc base", "switch to a branch that has one")
@@ -60,6 +61,11 @@ def _check_base(repo: Handle, tip: str | None, staged: dict[str, bytes | None]) 
             raise Conflict(
                 f"task {task.task} was added against another base than the one of this branch",
                 f"add it again on this branch, or take it back with `wvc unstage {task.task}`",
+            )
+        if removal_path(str(task.uuid)) in tree:
+            raise Conflict(
+                f"task {task.task} was taken out since this version of it was staged",
+                f"take it back with `wvc unstage {task.task}`; added again after that, it is a task anew",
             )
 
 

@@ -14,7 +14,7 @@ from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, load, load_commit
 from weightvc.repo.takeout import Gone, Known
-from weightvc.util.errors import Conflict, Interrupted, UsageError
+from weightvc.util.errors import Conflict, Interrupted, UsageError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import encodable, listed
 
@@ -57,9 +57,9 @@ class Planned:
 class Reverted:
     """What a revert did. ``audit`` is the tracked path of the removal record of the (first) task, ``audits`` of all.
 
-    ``emptied`` are the changed recipes that have no task left. ``dropped`` is the task if a new one of the name was, or
-    for a dry run would be, dropped from the stage. Without a ``commit`` it was a dry run, the task was only staged, or
-    it had been taken out before.
+    ``emptied`` are the changed recipes that have no task left. ``dropped`` names what was, or for a dry run would be,
+    dropped from the stage: a new task of the name, and with ``cascade`` those that derive from it. Without a ``commit``
+    it was a dry run, the task was only staged, or it had been taken out before.
 
     ``same`` are living tasks of the same version as one that is taken out. ``kept_bytes`` counts what the store holds
     of all its versions for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names
@@ -108,14 +108,17 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         return Reverted(None, target, (target,), (), (), (), None, dropped=dropped)
     names = takeout.named(repo, before, target)
     derived = takeout.derived(before, names)
-    if derived and not (options.cascade or options.keep_derived):
+    staged_too = takeout.staged_derived(repo, before, [*names, *derived])
+    if (derived or staged_too) and not (options.cascade or options.keep_derived):
+        others = listed([*derived, *(f"{name} (staged)" for name in staged_too if name not in derived)])
         raise Conflict(
-            f"other tasks derive from {listed(names)}: {listed(derived)}",
+            f"other tasks derive from {listed(names)}: {others}",
             "pass --cascade to take them out too, or --keep-derived to leave them, on record",
         )
     gone, kept = (names + derived, []) if options.cascade else (names, derived)
     seen = takeout.history(repo, gone)
-    result = _result(repo, before, gone, kept, seen)
+    along = tuple(name for name in staged_too if name not in derived) if options.cascade else ()
+    result = replace(_result(repo, before, gone, kept, seen), dropped=along)
     removed = [before.tasks[name] for name in gone]
     work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
     if options.dry_run:
@@ -127,7 +130,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     warnings = (*result.warnings, *done.warnings)
     result = replace(result, commit=done.commit, audit=audits[0], audits=audits, warnings=warnings)
     with _resumable(result):
-        _unstage(repo, gone)
+        result = _unstaged(repo, [*gone, *along], result)
         return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
 
 
@@ -179,8 +182,7 @@ def _again(repo: Handle, state: State, records: Sequence[Removal], options: Opti
     if options.dry_run:
         return _planned(work, state, result, options, progress)
     with _resumable(result):
-        _unstage(repo, names)
-        return _rebuilt(work, state, result, options, progress)
+        return _rebuilt(work, state, _unstaged(repo, names, result), options, progress)
 
 
 def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
@@ -240,10 +242,19 @@ def _changes(state: State, gone: list[str], kept: list[str], options: Options, a
     return changes
 
 
-def _unstage(repo: Handle, gone: list[str]) -> None:
-    """Drop staged versions of the removed tasks, and take them out of staged recipes."""
+def _unstaged(repo: Handle, gone: Sequence[str], result: Reverted) -> Reverted:
+    """Drop staged versions of the removed tasks and take them out of staged recipes; warn of those that lie damaged."""
+    warnings = []
     for path, data in stage.changes(repo).items():
         if path in map(task_path, gone):
             stage.forget(repo, path)
-        elif data is not None and "/recipes/" in path:
-            stage.put(repo, path, Recipe.from_bytes(data, path).without(gone).to_bytes())
+        elif data is not None and path.startswith(recipe_path("").removesuffix(".toml")):
+            try:
+                recipe = Recipe.from_bytes(data, path)
+            except WeightvcError as error:
+                name = path.rpartition("/")[2].removesuffix(".toml")
+                warnings.append(f"a staged recipe was left as it is: {error.what}; drop it with `wvc unstage {name}`")
+            else:
+                if recipe.without(gone) != recipe:
+                    stage.put(repo, path, recipe.without(gone).to_bytes())
+    return replace(result, warnings=(*result.warnings, *warnings))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from weightvc.objects.ids import is_task_name
 from weightvc.objects.manifest import Manifest, Parent
 from weightvc.objects.removal import Removal
+from weightvc.repo import stage
 from weightvc.repo.repository import TRACKED, Handle, task_path
 from weightvc.repo.state import State, has_wvc, load, load_commit
 from weightvc.util.errors import NotFound, RequestError, WeightvcError
@@ -89,7 +90,7 @@ def named(repo: Handle, state: State, target: str) -> list[str]:
 
     Raises:
         NotFound: neither a task nor a revision.
-        RequestError: the revision added no task that is still here.
+        RequestError: the revision added no task that is still here, or history does not go on before it.
     """
     if target in state.tasks:
         return [target]
@@ -100,6 +101,10 @@ def named(repo: Handle, state: State, target: str) -> list[str]:
             state.task(target)
         raise
     after = load(repo, commit).tasks
+    if repo.git.is_cut_off(commit):
+        raise RequestError(
+            f"what {target} added is not known: this clone's history ends there", "run `git fetch --unshallow` first"
+        )
     parents = repo.git.parents(commit)
     earlier = load_commit(repo, parents[0]).tasks if parents and has_wvc(repo, parents[0]) else {}
     added = [name for name, task in after.items() if name not in earlier and _same(state, name, task)]
@@ -127,6 +132,17 @@ def derived(state: State, names: list[str]) -> list[str]:
                 found.append(name)
                 grown = True
     return [name for name in state.tasks if name in found]
+
+
+def staged_derived(repo: Handle, state: State, names: Collection[str]) -> list[str]:
+    """Return the staged tasks that were trained from one of the committed ``names``."""
+    tainted = {state.tasks[name].uuid for name in names}
+    staged = [Manifest.from_bytes(stage.changes(repo)[task_path(name)] or b"", name) for name in stage.tasks(repo)]
+    return [
+        str(task.task)
+        for task in staged
+        if task.task not in names and any(parent.uuid in tainted for parent in task.lineage)
+    ]
 
 
 def same_weights(state: State, gone: Collection[str], removed: Sequence[Known]) -> tuple[str, ...]:

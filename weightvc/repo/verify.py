@@ -130,6 +130,9 @@ def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress
         what = f"{counted(len(rules), 'tensor')} came about otherwise"
         return Check("replay", ok=False, detail=f"{what}: {_listed(rules)}")
     done = f"{counted(len(lock.tensors), 'tensor')} rebuilt from sources, byte for byte"
+    if again.commit == lock.commit and again.tasks != lock.tasks:
+        others = listed([line.task for line, other in zip(lock.tasks, again.tasks, strict=True) if line != other])
+        return Check("replay", ok=False, detail=f"the lock names other tasks than its commit has: {others}")
     if again.commit != lock.commit:
         return Check("replay", ok=True, detail=f"{done}; other files not compared: no commit {lock.commit[:12]} here")
     files = _apart(lock.files, again.files)
