@@ -106,18 +106,11 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         return replace(_again(repo, before, records, options, progress), dropped=dropped)
     if staged:
         return Reverted(None, target, (target,), (), (), (), None, dropped=dropped)
-    names = takeout.named(repo, before, target)
-    derived = takeout.derived(before, names)
-    if derived and not (options.cascade or options.keep_derived):
-        raise Conflict(
-            f"other tasks derive from {listed(names)}: {listed(derived)}",
-            "pass --cascade to take them out too, or --keep-derived to leave them, on record",
-        )
-    gone, kept = (names + derived, []) if options.cascade else (names, derived)
+    gone, kept = _chosen(repo, before, target, options)
     seen = takeout.history(repo, gone)
     result = _result(repo, before, gone, kept, seen)
     removed = [before.tasks[name] for name in gone]
-    work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
+    work = _rebuild(repo, gone[0], takeout.gone(before, gone, removed, seen), options)
     if options.dry_run:
         return _planned(work, before, result, options, progress)
     message = options.message or f"wvc revert: take out {listed(gone)}"
@@ -129,6 +122,18 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     with _resumable(result):
         _unstage(repo, gone)
         return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
+
+
+def _chosen(repo: Handle, state: State, target: str, options: Options) -> tuple[list[str], list[str]]:
+    """Return the tasks that go, the one that was named first, and those that derive from them and stay."""
+    names = takeout.named(repo, state, target)
+    derived = takeout.derived(state, names)
+    if derived and not (options.cascade or options.keep_derived):
+        raise Conflict(
+            f"other tasks derive from {listed(names)}: {listed(derived)}",
+            "pass --cascade to take them out too, or --keep-derived to leave them, on record",
+        )
+    return (names + derived, []) if options.cascade else (names, derived)
 
 
 def _result(repo: Handle, state: State, gone: list[str], kept: list[str], seen: Sequence[Known]) -> Reverted:
