@@ -27,10 +27,10 @@ _TWO = ("", "tensors", "changed A", "changed B", "differing", "norm A", "norm B"
 def command(ctx: Context, a: str, b: str | None, layers: bool, md: bool, exit_code: bool) -> None:
     """Compare model A with model B, or with the base.
 
-    A and B are tasks, recipes, revisions, model directories or files. Counted are the floating-point tensors that the
-    base has: norms are those of the task vectors, relative to the base's.
+    A and B are tasks, recipes, revisions, model directories or files. Counted are the floating-point tensors of the
+    base. Norms are those of the task vectors, relative to the base's.
 
-    Sign conflict: of the weights that both move, the share that they move in opposite directions.
+    Sign conflict: the share of all these tensors' weights that the two move in opposite directions.
     """
     result = repo.diff.diff(ctx.repository(), a, b, layers=layers, progress=ctx.progress())
     if exit_code and (result.apart or (result.total.differing if b else result.total.changed_a)):

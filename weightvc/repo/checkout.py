@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,13 +89,10 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder, directory, options.jobs)
+    result.notes.extend(_unused(repo, request, resolved))
     if request.recipe is not None and not resolved.recipe.tasks:
         empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
         result = replace(result, warnings=(empty,))
-    if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
-        result.notes.append(f"staged and not in it: {listed(names)}; `wvc commit` records them")
-    if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
-        result.notes.append(f"edited in the work tree, and not used until committed: {listed(paths)}")
     if options.dry_run:
         return result
     output.hide(repo, directory)
@@ -107,6 +104,14 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     seconds = time.monotonic() - begun
     where = str(directory / locks.NAME)
     return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=(*result.warnings, *warnings))
+
+
+def _unused(repo: Handle, request: Request, resolved: Resolved) -> Iterator[str]:
+    """Say what is staged or edited, and may be missed in what is built."""
+    if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
+        yield f"staged and not in it: {listed(names)}; `wvc commit` records them"
+    if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
+        yield f"edited in the work tree, and not used until committed: {listed(paths)}"
 
 
 def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:

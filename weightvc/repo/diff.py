@@ -53,7 +53,7 @@ class Row:
     """Figures of one layer, or of all tensors.
 
     ``norm_a`` and ``norm_b`` are the task vectors' norms relative to the base's; ``sign_conflict`` is the share of
-    elements that both move, in opposite directions; ``changed_a``, ``changed_b`` and ``differing`` count tensors.
+    all elements that the two move in opposite directions; ``changed_a``, ``changed_b`` and ``differing`` count tensors.
     Without a second model, all that speaks of it is ``None``.
     """
 

@@ -1,7 +1,7 @@
 """Fsck: is everything that history refers to here, and is it what it must be?"""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
@@ -15,6 +15,8 @@ from weightvc.util import parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
+
+_SECTIONS: tuple[Section, ...] = ("tensors", "files", "headers")
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,12 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
     return size, None
 
 
+def _lost(base: Manifest, broken: Collection[str]) -> set[tuple[Section, str]]:
+    """Return the entries of a base whose objects are ``broken``: what is taken from them cannot be decoded either."""
+    found = {(section, entry) for section in _SECTIONS for entry in getattr(base, section) if entry.place is not None}
+    return {(section, entry.spec.name) for section, entry in found if entry.place.object in broken}
+
+
 def _decoded(
     repo: Handle, manifests: list[tuple[str, Manifest]], broken: set[str], jobs: int, progress: Progress
 ) -> list[Finding]:
@@ -162,18 +170,11 @@ def _decoded(
     """
     bases = {manifest.version: manifest for _, manifest in manifests if manifest.task is None}
     readers = {version: Reader(repo.store, base) for version, base in bases.items()}
-    sections: tuple[Section, ...] = ("tensors", "files", "headers")
-    lost = {
-        (version, section, entry.spec.name)
-        for version, base in bases.items()
-        for section in sections
-        for entry in getattr(base, section)
-        if entry.place is not None and entry.place.object in broken
-    }
+    lost = {(version, *at) for version, base in bases.items() for at in _lost(base, broken)}
     work: dict[tuple[str, Entry], tuple[str, Section, Reader]] = {}
     for owner, manifest in manifests:
         version = manifest.base or manifest.version
-        for section in sections if version in readers else ():
+        for section in _SECTIONS if version in readers else ():
             for entry in getattr(manifest, section):
                 if (version, section, entry.of) in lost or (entry.place and entry.place.object in broken):
                     continue

@@ -106,21 +106,11 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
         return replace(_again(repo, before, records, options, progress), dropped=dropped)
     if staged:
         return Reverted(None, target, (target,), (), (), (), None, dropped=dropped)
-    names = takeout.named(repo, before, target)
-    derived = takeout.derived(before, names)
-    staged_too = takeout.staged_derived(repo, before, [*names, *derived])
-    if (derived or staged_too) and not (options.cascade or options.keep_derived):
-        others = listed([*derived, *(f"{name} (staged)" for name in staged_too if name not in derived)])
-        raise Conflict(
-            f"other tasks derive from {listed(names)}: {others}",
-            "pass --cascade to take them out too, or --keep-derived to leave them, on record",
-        )
-    gone, kept = (names + derived, []) if options.cascade else (names, derived)
+    gone, kept, along = _chosen(repo, before, target, options)
     seen = takeout.history(repo, gone)
-    along = tuple(name for name in staged_too if name not in derived) if options.cascade else ()
     result = replace(_result(repo, before, gone, kept, seen), dropped=along)
     removed = [before.tasks[name] for name in gone]
-    work = _rebuild(repo, names[0], takeout.gone(before, gone, removed, seen), options)
+    work = _rebuild(repo, gone[0], takeout.gone(before, gone, removed, seen), options)
     if options.dry_run:
         return _planned(work, before, result, options, progress)
     message = options.message or f"wvc revert: take out {listed(gone)}"
@@ -132,6 +122,27 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     with _resumable(result):
         result = _unstaged(repo, [*gone, *along], result)
         return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
+
+
+def _chosen(repo: Handle, state: State, target: str, options: Options) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """Return the tasks to take out, those that derive from them and stay, and staged ones that go along.
+
+    Raises:
+        NotFound, RequestError: see :func:`weightvc.repo.takeout.named`.
+        Conflict: some derive from them, and nobody said what to do about it.
+    """
+    names = takeout.named(repo, state, target)
+    derived = takeout.derived(state, names)
+    staged = [name for name in takeout.staged_derived(repo, state, [*names, *derived]) if name not in derived]
+    if options.cascade:
+        return names + derived, [], tuple(staged)
+    if (derived or staged) and not options.keep_derived:
+        others = listed([*derived, *(f"{name} (staged)" for name in staged)])
+        raise Conflict(
+            f"other tasks derive from {listed(names)}: {others}",
+            "pass --cascade to take them out too, or --keep-derived to leave them, on record",
+        )
+    return names, derived, ()
 
 
 def _result(repo: Handle, state: State, gone: list[str], kept: list[str], seen: Sequence[Known]) -> Reverted:
