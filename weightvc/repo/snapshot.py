@@ -5,17 +5,19 @@ the base tensor decoded chunk by chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
-from weightvc.delta import container, values
+from weightvc.delta import values
 from weightvc.delta.codec import Level, codec_named
 from weightvc.delta.encoding import encode
 from weightvc.objects.ids import Digest
-from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import TensorSpec, tensor_digest
+from weightvc.repo import pieces
 from weightvc.repo.decode import SPAN, Reader, Section
+from weightvc.repo.pieces import Piece
 from weightvc.store.local import LocalStore
 from weightvc.util import heap, parallel
 from weightvc.util.errors import BadInput
@@ -24,17 +26,11 @@ from weightvc.util.text import printable
 
 T = TypeVar("T")
 
-SMALL = 64 * 2**10
-"""Tensors of up to this many raw bytes share bundle objects."""
-
 FULL = "full"
 """The codec of tensors that have no base, unless another that uses none was asked for."""
 
 RANK = 72
 """Rank of the factors that an estimate of memory counts with."""
-
-BUNDLE = 4 * 2**20
-"""A bundle is closed once it holds this many encoded bytes."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,6 @@ class _Item:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """An entry; with its encoding, still to be bundled, if it is small, and then without its place."""
-
-    section: Section
-    entry: Entry
-    codec: str = ""
-    small: bytes | None = None
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """The three lists of a manifest, and how many non-finite values the tensors hold."""
 
@@ -92,12 +78,12 @@ class _Taker:
         self._options = options
         self._alone = FULL if codec_named(options.codec).uses_base else options.codec
 
-    def __call__(self, item: _Item) -> _Piece:
+    def __call__(self, item: _Item) -> Piece:
         spec, partner = item.spec, item.partner
         data = self._read(item)
         digest = tensor_digest(spec.dtype, spec.shape, data)
         if partner is not None and partner.digest == digest:
-            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
+            return Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
         base, codec, entry = None, self._alone, Entry(spec, digest, "whole")
         if (
             self._reader is not None
@@ -108,13 +94,9 @@ class _Taker:
             base, codec = self._reader.open(partner), self._options.codec
             entry = Entry(spec, digest, "delta", partner.spec.name)
         chunks = encode(spec, data, base, codec, self._options.level)
-        if spec.nbytes <= SMALL:
-            small = b"".join(chunks)
-            self._refuse_changed(item, data, digest)
-            return _Piece(item.section, entry, codec, small)
-        stored = self._store.put(chunks)
+        piece = pieces.keep(item.section, entry, codec, chunks, self._store)
         self._refuse_changed(item, data, digest)
-        return _Piece(item.section, replace(entry, place=Place(codec, stored.object, stored.size)))
+        return piece
 
     def _refuse_changed(self, item: _Item, data: memoryview, digest: Digest) -> None:
         """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
@@ -183,15 +165,9 @@ def take(
     # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
     tensors = [item for item in items if item.section == "tensors"]
     nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
-    pieces = _run(f"Storing {what}", taker, items, options.jobs, progress)
+    stored = _run(f"Storing {what}", taker, items, options.jobs, progress)
     checkpoint.refuse_changed()
-    pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
-    entries = list(_bundled(pieces, store))
-    store.sync()
-    lists = {
-        section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
-        for section in ("tensors", "files", "headers")
-    }
+    lists = pieces.settle(stored, store)
     return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite)
 
 
@@ -214,22 +190,3 @@ def _items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, st
         yield _Item("files", TensorSpec(path, "U8", (size,)), files.get(path))
     for name, header in checkpoint.headers.items():
         yield _Item("headers", TensorSpec(name, "U8", (len(header),)), headers.get(name))
-
-
-def _bundled(pieces: Sequence[_Piece], store: LocalStore) -> Iterator[Entry]:
-    """Return the pieces' entries in order, after small encodings have been stored together."""
-    places = _bundle([(piece.codec, piece.small) for piece in pieces if piece.small is not None], store)
-    for piece in pieces:
-        yield piece.entry if piece.small is None else replace(piece.entry, place=next(places))
-
-
-def _bundle(small: Sequence[tuple[str, bytes]], store: LocalStore) -> Iterator[Place]:
-    group: list[tuple[str, bytes]] = []
-    held = 0
-    for at, (codec, data) in enumerate(small):
-        group.append((codec, data))
-        held += len(data)
-        if held >= BUNDLE or at == len(small) - 1:
-            stored = store.put([container.bundle([part for _, part in group])])
-            yield from (Place(codec, stored.object, len(part), number) for number, (codec, part) in enumerate(group))
-            group, held = [], 0
