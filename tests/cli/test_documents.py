@@ -44,6 +44,7 @@ def documents(story, templates, wvc):
     tell("checkout", "checkout", "-o", tmp_path / "out")
     tell("verify", "verify", tmp_path / "out")
     tell("fsck", "fsck")
+    tell("repack", "repack", "-n")
     tell("recipe-list", "recipe", "list")
     tell("recipe-show", "recipe", "show", "prod")
     tell("revert", "revert", "more")
@@ -83,6 +84,7 @@ ALL = {
     },
     "verify": {"path", "digest", "ok", "checks"},
     "fsck": {"ok", "full", "manifests", "objects", "bytes", "unreferenced", "findings"},
+    "repack": {"tasks", "staged"},
     "recipe-save": NAMED,
     "recipe-list": {"recipes"},
     "recipe-show": NAMED,
@@ -108,11 +110,12 @@ def test_members_of_members(documents):
     assert keys(documents["revert"]["rebuilt"][0]) >= {"recipe", "before", "after"}
     line = {"task", "version", "added", "bytes", "stored_bytes"}
     assert keys(documents["status"]["tasks"][0]) == keys(documents["show-revision"]["tasks"][0]) == line
-    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes"}
+    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes", "stored"}
     assert keys(documents["log"]["commits"][0]) == keys(documents["show-revision"]["commit"]) == commit
     assert documents["log"]["lineage"] == {"alpha": [], "beta": [], "more": []}
     figures = {"name", "tensors", "changed_a", "norm_a", "changed_b", "norm_b", "cosine", "sign_conflict", "differing"}
     assert keys(documents["diff"]["total"]) == keys(documents["diff"]["layers"][0]) == figures
+    assert keys(documents["repack"]["tasks"][0]) == {"task", "bytes", "before_bytes", "after_bytes"}
     assert keys(documents["verify"]["checks"][0]) == {"name", "ok", "detail"}
 
 

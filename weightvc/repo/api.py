@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from weightvc.repo.init import Initialized
     from weightvc.repo.log import LogLine
     from weightvc.repo.recipe import NamedRecipe
+    from weightvc.repo.repack import Repacked
     from weightvc.repo.revert import Reverted
     from weightvc.repo.show import ShownRevision, ShownTask
     from weightvc.repo.status import Status
@@ -191,6 +192,20 @@ class Repository(Handle):
     def fsck(self, *, full: bool = False, jobs: int | None = None, progress: Progress = SILENT) -> "Checked":
         """Check that all stored data is here and whole; see :func:`weightvc.repo.fsck.fsck`."""
         return repo.fsck.fsck(self, full=full, jobs=parallel.workers(jobs), progress=progress)
+
+    def repack(
+        self,
+        tasks: Sequence[str] = (),
+        *,
+        codec: str | None = None,
+        level: "Level | None" = None,
+        jobs: int | None = None,
+        dry_run: bool = False,
+        progress: Progress = SILENT,
+    ) -> "Repacked":
+        """Store tasks, all by default, in another encoding; see :func:`weightvc.repo.repack.repack`."""
+        options = repo.repack.Options(codec, level, parallel.workers(jobs), dry_run)
+        return repo.repack.repack(self, tasks, options, progress)
 
     def recipes(self) -> "tuple[NamedRecipe, ...]":
         """Return the named recipes; see :func:`weightvc.repo.recipe.listing`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from weightvc.delta import container
+from weightvc.delta.codec import codec_named
 from weightvc.objects.manifest import Entry, Place
 from weightvc.objects.store import Stored
 from weightvc.repo.decode import Section
@@ -14,6 +15,9 @@ SMALL = 64 * 2**10
 
 BUNDLE = 4 * 2**20
 """A bundle is closed once it holds this many encoded bytes."""
+
+FULL = "full"
+"""The codec of tensors that have no base, unless another that uses none was asked for."""
 
 Lists = dict[Section, tuple[Entry, ...]]
 """The three lists of a manifest."""
@@ -39,6 +43,11 @@ class Piece:
     entry: Entry
     codec: str = ""
     small: bytes | None = None
+
+
+def alone(codec: str) -> str:
+    """Return the codec of tensors without a base where ``codec`` was asked for; raises :class:`Unsupported`."""
+    return FULL if codec_named(codec).uses_base else codec
 
 
 def keep(section: Section, entry: Entry, codec: str, chunks: Iterable[bytes], store: Sink) -> Piece:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import values
-from weightvc.delta.codec import Level, codec_named
+from weightvc.delta.codec import Level
 from weightvc.delta.encoding import encode
 from weightvc.objects.ids import Digest
 from weightvc.objects.manifest import Entry, Manifest
@@ -25,9 +25,6 @@ from weightvc.util.progress import Progress
 from weightvc.util.text import printable
 
 T = TypeVar("T")
-
-FULL = "full"
-"""The codec of tensors that have no base, unless another that uses none was asked for."""
 
 RANK = 72
 """Rank of the factors that an estimate of memory counts with."""
@@ -76,7 +73,7 @@ class _Taker:
         self._reader = reader
         self._store = store
         self._options = options
-        self._alone = FULL if codec_named(options.codec).uses_base else options.codec
+        self._alone = pieces.alone(options.codec)
 
     def __call__(self, item: _Item) -> Piece:
         spec, partner = item.spec, item.partner
