@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
     from weightvc.repo.commit import Committed
     from weightvc.repo.diff import Difference
+    from weightvc.repo.estimate import Estimated
     from weightvc.repo.fsck import Checked
     from weightvc.repo.init import Initialized
     from weightvc.repo.log import LogLine
@@ -86,6 +87,20 @@ class Repository(Handle):
         store = repo.snapshot.Options(codec, level, parallel.workers(jobs), allow_nonfinite)
         options = repo.add.Options(store, derived_from, force_base, dry_run)
         return repo.add.add(self, Path(path), task, options, progress)
+
+    def estimate(
+        self,
+        path: str | Path,
+        task: str,
+        *,
+        codec: str = "intdelta",
+        force_base: bool = False,
+        jobs: int | None = None,
+        progress: Progress = SILENT,
+    ) -> "Estimated":
+        """Say what :meth:`add` would store by each codec and level; see :func:`weightvc.repo.estimate.estimate`."""
+        options = repo.estimate.Options(codec, parallel.workers(jobs), force_base)
+        return repo.estimate.estimate(self, Path(path), task, options, progress)
 
     def commit(self, message: str) -> "Committed":
         """Commit what is staged; see :func:`weightvc.repo.commit.commit`."""
