@@ -33,6 +33,7 @@ def documents(story, templates, wvc):
 
     found["init"] = wvc("init", tmp_path / "new", "--base", templates.base, "--json").json
     tell("add", "add", templates.alpha, "--task", "more")
+    tell("estimate", "add", templates.beta, "--task", "alpha", "--estimate")
     tell("recipe-save", "recipe", "save", "prod", "--tasks", "alpha,beta")
     tell("status", "status")
     tell("unstage", "unstage", "prod", "-n")
@@ -44,6 +45,7 @@ def documents(story, templates, wvc):
     tell("checkout", "checkout", "-o", tmp_path / "out")
     tell("verify", "verify", tmp_path / "out")
     tell("fsck", "fsck")
+    tell("repack", "repack", "-n")
     tell("recipe-list", "recipe", "list")
     tell("recipe-show", "recipe", "show", "prod")
     tell("revert", "revert", "more")
@@ -83,6 +85,8 @@ ALL = {
     },
     "verify": {"path", "digest", "ok", "checks"},
     "fsck": {"ok", "full", "manifests", "objects", "bytes", "unreferenced", "findings"},
+    "estimate": {"task", "bytes", "sampled_bytes", "estimates"},
+    "repack": {"tasks", "staged"},
     "recipe-save": NAMED,
     "recipe-list": {"recipes"},
     "recipe-show": NAMED,
@@ -102,7 +106,7 @@ def test_every_command_prints_one_document_with_its_keys(documents):
         assert documents[name]["schema"] == f"weightvc/{name.removesuffix('-revision')}/1"
     for name, wanted in PINNED.items():
         assert keys(documents[name]) >= wanted
-    assert {name.partition("-")[0] for name in documents} == set(COMMANDS)
+    assert {name.partition("-")[0] for name in documents if name != "estimate"} == set(COMMANDS)
 
 
 def test_members_of_members(documents):
@@ -111,11 +115,14 @@ def test_members_of_members(documents):
     assert keys(documents["revert"]["rebuilt"][0]) >= {"recipe", "before", "after"}
     line = {"task", "version", "added", "bytes", "stored_bytes"}
     assert keys(documents["status"]["tasks"][0]) == keys(documents["show-revision"]["tasks"][0]) == line
-    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes"}
+    commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes", "stored"}
     assert keys(documents["log"]["commits"][0]) == keys(documents["show-revision"]["commit"]) == commit
     assert documents["log"]["lineage"] == {"alpha": [], "beta": [], "more": []}
     figures = {"name", "tensors", "changed_a", "norm_a", "changed_b", "norm_b", "cosine", "sign_conflict", "differing"}
     assert keys(documents["diff"]["total"]) == keys(documents["diff"]["layers"][0]) == figures
+    figures = {"codec", "level", "stored_bytes", "ratio", "encode_mb_s"}
+    assert keys(documents["estimate"]["estimates"][0]) == figures
+    assert keys(documents["repack"]["tasks"][0]) == {"task", "bytes", "before_bytes", "after_bytes"}
     assert keys(documents["verify"]["checks"][0]) == {"name", "ok", "detail"}
 
 

@@ -68,6 +68,19 @@ def test_ctrl_c_while_adding_leaves_nothing_half_made(large):
     assert large.json("fsck", "--full")["ok"]
 
 
+def test_ctrl_c_while_repacking_leaves_nothing_staged(large):
+    before = len(large.objects())
+
+    code, out, err = interrupted(
+        [*WVC, "-C", large.path, "repack", "--level", "best", "--jobs", "1"], lambda: len(large.objects()) > before
+    )
+
+    assert (code, out, err) == (130, "", "wvc: interrupted\n")
+    assert scratch(large.path) == []
+    assert large.json("status")["staged"] == {}
+    assert large.json("fsck", "--full")["ok"]
+
+
 def test_ctrl_c_while_checking_out_leaves_no_directory(large, tmp_path):
     code, _, err = interrupted(
         [*WVC, "-C", large.path, "checkout", "--tasks", "one", "-o", tmp_path / "out", "--jobs", "1"],

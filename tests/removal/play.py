@@ -40,6 +40,10 @@ def revert(repo, name):
     repo.revert(name, jobs=1)
 
 
+def repack(repo, codec, level):
+    repo.repack(codec=codec, level=level, jobs=1)
+
+
 def save(repo, name, request):
     repo.save_recipe(name, **request)
 
@@ -57,7 +61,7 @@ def git(repo, *arguments):
     return done.stdout.strip("\n")
 
 
-VERBS = {"commit": commit, "git": git, "revert": revert, "save": save}
+VERBS = {"commit": commit, "git": git, "repack": repack, "revert": revert, "save": save}
 
 
 def build(repo, directory, checkouts, jobs=1):

@@ -155,6 +155,19 @@ def test_one_task_left_is_that_task_bit_for_bit(lab, adding):
     assert lab.contents(lab.out / "opcm-s", "wvc.lock.json") == lab.contents(lab.models / "chess")
 
 
+def test_a_repack_changes_no_checkout_before_or_after_a_revert(lab, adding, twins):
+    plain, packed = lab.repo(*adding(*TASKS, GONE)), [["repack", "raw", None], ["commit"]]
+    before = lab.build(plain, DEFAULT)
+    repo = lab.take(plain, *packed)
+    assert lab.build(repo, DEFAULT) == before
+    assert repo.verify(lab.out / "opcm-s", replay=True, jobs=1).ok
+    reverted = repo.revert(GONE, jobs=1)
+    assert {line.recipe: line.proved for line in reverted.rebuilt} == {"default": True, "opcm-s": True}
+    assert lab.listing("opcm-s") == twins["three"]["opcm-s"]
+    lab.take(repo, ["repack", None, None], ["commit"])
+    assert lab.build(repo, SOME, jobs=2) == {label: twins["three"][label] for label in SOME}
+
+
 def test_two_removals_commute(lab, adding, twins):
     repo = lab.repo(*adding("amber", "chess", GONE, "dance"))
     for order in ((GONE, "chess"), ("chess", GONE)):

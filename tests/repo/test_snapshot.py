@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from weightvc.repo import snapshot
+from weightvc.repo import pieces, snapshot
 from weightvc.util.progress import Silent
 
 
@@ -14,7 +14,7 @@ def entries(repo, task, section="tensors"):
 
 
 def test_small_tensors_share_bundles_and_large_ones_do_not(empty, models, tmp_path):
-    edge = snapshot.SMALL // 4
+    edge = pieces.SMALL // 4
     tensors = {"small": torch.ones(edge), "large": torch.ones(edge + 1), "tiny": torch.ones(1)}
     empty.put("x", models.write(tmp_path / "x", models.base() | tensors))
 
@@ -26,7 +26,7 @@ def test_small_tensors_share_bundles_and_large_ones_do_not(empty, models, tmp_pa
 
 
 def test_bundles_are_closed_when_they_are_full(empty, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(snapshot, "BUNDLE", 1000)
+    monkeypatch.setattr(pieces, "BUNDLE", 1000)
     empty.put("x", models.write(tmp_path / "x", {f"t{n:02}": torch.randn(64) for n in range(20)} | models.base()))
     empty.wvc("checkout", "--tasks", "x", "-o", tmp_path / "out")
 
@@ -96,7 +96,7 @@ def test_codecs_give_other_bytes_and_the_same_version(two, templates):
 
 @pytest.mark.parametrize("name", ["encoder.layer.0.attention.query.weight", "large", "README.md"])
 def test_a_checkpoint_that_is_rewritten_while_it_is_read_is_refused(two, models, tmp_path, monkeypatch, name):
-    path = models.write(tmp_path / "x", models.tuned(models.base(), 9) | {"large": torch.ones(snapshot.SMALL)})
+    path = models.write(tmp_path / "x", models.tuned(models.base(), 9) | {"large": torch.ones(pieces.SMALL)})
     (path / "README.md").write_text("before")
     encode = snapshot.encode
 

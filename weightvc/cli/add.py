@@ -8,11 +8,12 @@ import click
 
 from weightvc import repo
 from weightvc.cli import options
-from weightvc.cli.context import Context, pass_context, share, size
+from weightvc.cli.context import Context, columns, pass_context, share, size
 
 if TYPE_CHECKING:
     from weightvc.delta.codec import Level
     from weightvc.repo.add import Added
+    from weightvc.repo.estimate import Estimated
 
 _CHANGES = {
     "new": "task {}",
@@ -35,6 +36,9 @@ _CHANGES = {
 )
 @click.option("--force-base", is_flag=True, help="Accept a checkpoint that looks like no fine-tune of this base.")
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
+@click.option(
+    "--estimate", is_flag=True, help="Say how small every codec and level would make it, from a sample; store nothing."
+)
 @options.jobs
 @options.dry_run
 @pass_context
@@ -47,20 +51,38 @@ def command(
     derived_from: tuple[str, ...],
     force_base: bool,
     allow_nonfinite: bool,
+    estimate: bool,
     jobs: int,
     dry_run: bool,
 ) -> None:
     """Store a fine-tune of the base as a task, for the next `wvc commit`.
 
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    --estimate tries every built-in codec and level, and the one that --codec names, on a sample of the tensors. Like
+    --dry-run, it refuses what is no fine-tune of the base and does not look at every value.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """
+    if estimate:
+        how = repo.estimate.Options(codec, jobs, force_base)
+        found = repo.estimate.estimate(ctx.repository(), Path(path), task, how, ctx.progress())
+        ctx.emit("estimate", found, _table(found))
+        return
     store = repo.snapshot.Options(codec, level, jobs, allow_nonfinite)
     result = repo.add.add(
         ctx.repository(), Path(path), task, repo.add.Options(store, derived_from, force_base, dry_run), ctx.progress()
     )
     ctx.note(result.notes)
     ctx.emit("add", result, _lines(result), done=not dry_run)
+
+
+def _table(result: "Estimated") -> Iterator[str]:
+    yield f"task {result.task}: {size(result.bytes)}, of which {size(result.sampled_bytes)} were encoded to estimate"
+    rows = [("CODEC", "LEVEL", "STORED", "RATIO", "MB/S OF ONE THREAD")]
+    rows += [
+        (line.codec, line.level, size(line.stored_bytes), f"{100 * line.ratio:.1f} %", f"{line.encode_mb_s:.0f}")
+        for line in result.estimates
+    ]
+    yield from columns(rows, right=(2, 3, 4))
 
 
 def _lines(result: "Added") -> Iterator[str]:

@@ -41,6 +41,7 @@ def command(ctx: Context, task: str | None, graph: bool, limit: int | None) -> N
 def _lines(result: _Log) -> Iterator[str]:
     for line in result.commits:
         marks = [f"+{name}" for name in line.added] + [f"~{name}" for name in line.changed]
+        marks += [f"~{name} (stored anew)" for name in line.stored]
         marks += [f"-{name}" for name in line.removed]
         marks += [f"{_SIGNS[what]}{name} (recipe)" for name, what in line.recipes.items()]
         yield f"{line.commit[:12]}  {line.time[:19]}  {line.subject}  {' '.join(marks)}".rstrip()

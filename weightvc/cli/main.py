@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Maintain": {
         "fsck": "Check that all stored data is here and whole.",
         "verify": "Compare a checkout with its lock.",
+        "repack": "Store tasks in another encoding, the same bytes.",
         "completion": "Print the shell completion script.",
         "env": "Print versions that matter in a report.",
     },

@@ -56,6 +56,8 @@ def _revision(shown: "ShownRevision") -> Iterator[str]:
     for what in ("added", "changed", "removed"):
         if names := getattr(shown.commit, what):
             yield f"{what}: {listed(names)}"
+    if shown.commit.stored:
+        yield f"stored anew: {listed(shown.commit.stored)}"
     for what in ("new", "changed", "removed"):
         if names := [name for name, happened in shown.commit.recipes.items() if happened == what]:
             yield f"recipes {what}: {listed(names)}"

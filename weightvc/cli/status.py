@@ -86,7 +86,9 @@ def _named(item: tuple[str, str]) -> tuple[str, str]:
     path, what = item
     kind = "task" if "/tasks/" in path else "recipe"
     name = path.rpartition("/")[2].removesuffix(".json").removesuffix(".toml")
-    return "new version" if (kind, what) == ("task", "changed") else f"{what} {kind}", name
+    return {("task", "changed"): "new version", ("task", "stored"): "stored anew"}.get(
+        (kind, what), f"{what} {kind}"
+    ), name
 
 
 def _directory(directory: "Output") -> Iterator[str]:

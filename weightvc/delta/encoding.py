@@ -57,12 +57,16 @@ def encode(
 def _encode(pair: Pair, kind: type[Codec], level: Level) -> Iterator[bytes]:
     coder, spec = kind.fit(pair, level), pair.spec
     side = coder.side
-    header = {"codec": kind.name, "dtype": spec.dtype, "shape": list(spec.shape), "side": bool(side)}
-    yield container.head(Kind.TENSOR, header)
+    yield head(kind.name, spec, side=bool(side))
     if side:
         yield container.frame(side, side)
     for index, (target, base) in enumerate(pair.read()):
         yield container.frame(coder.encode_chunk(index, target, base), target.data)
+
+
+def head(codec: str, spec: TensorSpec, *, side: bool) -> bytes:
+    """Return what a tensor object begins with; ``side`` tells whether anything stands beside its chunks."""
+    return container.head(Kind.TENSOR, {"codec": codec, "dtype": spec.dtype, "shape": list(spec.shape), "side": side})
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     beside, notes = lineage.found(path, name)
     parents = lineage.union((*lineage.named(state, options.derived_from), *beside))
     with open_checkpoint(path) as checkpoint:
-        base = {entry.spec.name: entry.spec for entry in state.base.tensors}
-        matched = align(checkpoint.tensors, base)
-        relative = _relative_norm(checkpoint, repo, state.base, matched.names)
-        if not options.force_base:
-            _refuse_unrelated(
-                path, [(checkpoint.tensors[n], base[other]) for n, other in matched.names.items()], relative
-            )
+        matched, relative = match(repo, path, checkpoint, state.base, force=options.force_base)
         if options.dry_run:
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
             notes += planned.notes + lineage.notes(state, parents, None)
@@ -131,6 +125,22 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         staged=manifest != state.tasks.get(name),
         change=change,
     )
+
+
+def match(
+    repo: Handle, path: Path, checkpoint: Checkpoint, base: Manifest, *, force: bool
+) -> tuple[Alignment, float | None]:
+    """Return which tensors are which of the base's, and the norm of the task vector over the base's.
+
+    Raises:
+        BadInput: the checkpoint is no fine-tune of this base, unless ``force`` says that it may be none.
+    """
+    specs = {entry.spec.name: entry.spec for entry in base.tensors}
+    matched = align(checkpoint.tensors, specs)
+    relative = _relative_norm(checkpoint, repo, base, matched.names)
+    if not force:
+        _refuse_unrelated(path, [(checkpoint.tensors[n], specs[other]) for n, other in matched.names.items()], relative)
+    return matched, relative
 
 
 def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
     from weightvc.repo.commit import Committed
     from weightvc.repo.diff import Difference
+    from weightvc.repo.estimate import Estimated
     from weightvc.repo.fsck import Checked
     from weightvc.repo.init import Initialized
     from weightvc.repo.log import LogLine
     from weightvc.repo.recipe import NamedRecipe
+    from weightvc.repo.repack import Repacked
     from weightvc.repo.revert import Reverted
     from weightvc.repo.show import ShownRevision, ShownTask
     from weightvc.repo.status import Status
@@ -85,6 +87,20 @@ class Repository(Handle):
         store = repo.snapshot.Options(codec, level, parallel.workers(jobs), allow_nonfinite)
         options = repo.add.Options(store, derived_from, force_base, dry_run)
         return repo.add.add(self, Path(path), task, options, progress)
+
+    def estimate(
+        self,
+        path: str | Path,
+        task: str,
+        *,
+        codec: str = "intdelta",
+        force_base: bool = False,
+        jobs: int | None = None,
+        progress: Progress = SILENT,
+    ) -> "Estimated":
+        """Say what :meth:`add` would store by each codec and level; see :func:`weightvc.repo.estimate.estimate`."""
+        options = repo.estimate.Options(codec, parallel.workers(jobs), force_base)
+        return repo.estimate.estimate(self, Path(path), task, options, progress)
 
     def commit(self, message: str) -> "Committed":
         """Commit what is staged; see :func:`weightvc.repo.commit.commit`."""
@@ -191,6 +207,20 @@ class Repository(Handle):
     def fsck(self, *, full: bool = False, jobs: int | None = None, progress: Progress = SILENT) -> "Checked":
         """Check that all stored data is here and whole; see :func:`weightvc.repo.fsck.fsck`."""
         return repo.fsck.fsck(self, full=full, jobs=parallel.workers(jobs), progress=progress)
+
+    def repack(
+        self,
+        tasks: Sequence[str] = (),
+        *,
+        codec: str | None = None,
+        level: "Level | None" = None,
+        jobs: int | None = None,
+        dry_run: bool = False,
+        progress: Progress = SILENT,
+    ) -> "Repacked":
+        """Store tasks, all by default, in another encoding; see :func:`weightvc.repo.repack.repack`."""
+        options = repo.repack.Options(codec, level, parallel.workers(jobs), dry_run)
+        return repo.repack.repack(self, tasks, options, progress)
 
     def recipes(self) -> "tuple[NamedRecipe, ...]":
         """Return the named recipes; see :func:`weightvc.repo.recipe.listing`."""

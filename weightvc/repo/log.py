@@ -7,9 +7,10 @@ from functools import cache, partial
 
 from weightvc.history.git import LogEntry
 from weightvc.objects.ids import task_name
-from weightvc.repo import stage
+from weightvc.repo import anew, stage
 from weightvc.repo.repository import TRACKED, Handle, task_path
 from weightvc.repo.state import load
+from weightvc.util.errors import Missing
 
 _LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 """Git holds times that no calendar does; they are shown as this one."""
@@ -19,6 +20,7 @@ _LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 class LogLine:
     """One commit. The tuples name the tasks that it added, changed and removed, against its first parent.
 
+    ``stored`` names the tasks of which it changed nothing but how they are stored; they are not among the changed.
     ``recipes`` maps a named recipe to ``new``, ``changed`` or ``removed``.
     """
 
@@ -31,6 +33,7 @@ class LogLine:
     changed: tuple[str, ...]
     removed: tuple[str, ...]
     recipes: dict[str, str]
+    stored: tuple[str, ...]
 
 
 def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | None = None) -> Iterator[LogLine]:
@@ -46,18 +49,19 @@ def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | N
         stage.refuse(repo, task)
         state.task(task)
     files_of = cache(partial(_files, repo))  # a commit is most often the parent of another
-    return (_line(entry, files_of) for entry in entries)
+    return (_line(repo, entry, files_of) for entry in entries)
 
 
 def show(repo: Handle, commit: str) -> LogLine:
     """Return what one commit, given by its full id, did to tasks."""
-    return _line(next(repo.git.log(commit, max_count=1)), partial(_files, repo))
+    return _line(repo, next(repo.git.log(commit, max_count=1)), partial(_files, repo))
 
 
-def _line(entry: LogEntry, files_of: Callable[[str], dict[str, str]]) -> LogLine:
+def _line(repo: Handle, entry: LogEntry, files_of: Callable[[str], dict[str, str]]) -> LogLine:
     after = files_of(entry.commit)
     before = files_of(entry.parents[0]) if entry.parents else {}
     tasks = _changes(before, after, f"{TRACKED}/tasks/", ".json")
+    stored = _stored(repo, before, after, [name for name, what in tasks.items() if what == "changed"])
     return LogLine(
         commit=entry.commit,
         time=datetime.fromtimestamp(min(entry.time, _LAST), UTC).isoformat(),
@@ -65,10 +69,21 @@ def _line(entry: LogEntry, files_of: Callable[[str], dict[str, str]]) -> LogLine
         subject=entry.subject,
         parents=entry.parents,
         added=tuple(name for name, what in tasks.items() if what == "new"),
-        changed=tuple(name for name, what in tasks.items() if what == "changed"),
+        changed=tuple(name for name, what in tasks.items() if what == "changed" and name not in stored),
         removed=tuple(name for name, what in tasks.items() if what == "removed"),
         recipes=_changes(before, after, f"{TRACKED}/recipes/", ".toml"),
+        stored=stored,
     )
+
+
+def _stored(repo: Handle, before: dict[str, str], after: dict[str, str], changed: list[str]) -> tuple[str, ...]:
+    """Return those of the changed tasks of which only the encoding changed, as far as git has their manifests."""
+    try:
+        blobs = repo.git.read_blobs([files[task_path(name)] for name in changed for files in (before, after)])
+    except Missing:
+        return ()
+    pairs = {name: [blobs[files[task_path(name)]] for files in (before, after)] for name in changed}
+    return tuple(name for name, (old, new) in pairs.items() if anew.only_stored(old, new))
 
 
 def _changes(before: dict[str, str], after: dict[str, str], prefix: str, suffix: str) -> dict[str, str]:

@@ -5,17 +5,19 @@ the base tensor decoded chunk by chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
-from weightvc.delta import container, values
-from weightvc.delta.codec import Level, codec_named
+from weightvc.delta import values
+from weightvc.delta.codec import Level
 from weightvc.delta.encoding import encode
 from weightvc.objects.ids import Digest
-from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import TensorSpec, tensor_digest
+from weightvc.repo import pieces
 from weightvc.repo.decode import SPAN, Reader, Section
+from weightvc.repo.pieces import Piece
 from weightvc.store.local import LocalStore
 from weightvc.util import heap, parallel
 from weightvc.util.errors import BadInput
@@ -24,17 +26,8 @@ from weightvc.util.text import printable
 
 T = TypeVar("T")
 
-SMALL = 64 * 2**10
-"""Tensors of up to this many raw bytes share bundle objects."""
-
-FULL = "full"
-"""The codec of tensors that have no base, unless another that uses none was asked for."""
-
 RANK = 72
 """Rank of the factors that an estimate of memory counts with."""
-
-BUNDLE = 4 * 2**20
-"""A bundle is closed once it holds this many encoded bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +47,28 @@ def peak_bytes(checkpoint: Checkpoint, options: Options) -> int:
 
 
 @dataclass(frozen=True)
-class _Item:
-    """One tensor to store, and the base's counterpart."""
+class Item:
+    """One tensor to store, and the base's counterpart, of any shape."""
 
     section: Section
     spec: TensorSpec
     partner: Entry | None
 
+    @property
+    def base(self) -> Entry | None:
+        """The base's tensor that this one is a delta from."""
+        like = self.partner is not None and self.partner.spec.same_kind(self.spec)
+        return self.partner if like and self.section == "tensors" else None
 
-@dataclass(frozen=True)
-class _Piece:
-    """An entry; with its encoding, still to be bundled, if it is small, and then without its place."""
-
-    section: Section
-    entry: Entry
-    codec: str = ""
-    small: bytes | None = None
+    def read(self, checkpoint: Checkpoint) -> memoryview:
+        """Return the bytes, mapped."""
+        match self.section:
+            case "tensors":
+                return checkpoint.read(self.spec.name)
+            case "files":
+                return checkpoint.extra(self.spec.name)  # noqa: S610 -- a file of the directory, no database
+            case "headers":
+                return memoryview(checkpoint.headers[self.spec.name])
 
 
 @dataclass(frozen=True)
@@ -90,33 +89,24 @@ class _Taker:
         self._reader = reader
         self._store = store
         self._options = options
-        self._alone = FULL if codec_named(options.codec).uses_base else options.codec
+        self._alone = pieces.alone(options.codec)
 
-    def __call__(self, item: _Item) -> _Piece:
+    def __call__(self, item: Item) -> Piece:
         spec, partner = item.spec, item.partner
-        data = self._read(item)
+        data = item.read(self._checkpoint)
         digest = tensor_digest(spec.dtype, spec.shape, data)
         if partner is not None and partner.digest == digest:
-            return _Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
+            return Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
         base, codec, entry = None, self._alone, Entry(spec, digest, "whole")
-        if (
-            self._reader is not None
-            and partner is not None
-            and item.section == "tensors"
-            and partner.spec.same_kind(spec)
-        ):
-            base, codec = self._reader.open(partner), self._options.codec
-            entry = Entry(spec, digest, "delta", partner.spec.name)
+        if self._reader is not None and item.base is not None:
+            base, codec = self._reader.open(item.base), self._options.codec
+            entry = Entry(spec, digest, "delta", item.base.spec.name)
         chunks = encode(spec, data, base, codec, self._options.level)
-        if spec.nbytes <= SMALL:
-            small = b"".join(chunks)
-            self._refuse_changed(item, data, digest)
-            return _Piece(item.section, entry, codec, small)
-        stored = self._store.put(chunks)
+        piece = pieces.keep(item.section, entry, codec, chunks, self._store)
         self._refuse_changed(item, data, digest)
-        return _Piece(item.section, replace(entry, place=Place(codec, stored.object, stored.size)))
+        return piece
 
-    def _refuse_changed(self, item: _Item, data: memoryview, digest: Digest) -> None:
+    def _refuse_changed(self, item: Item, data: memoryview, digest: Digest) -> None:
         """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
         if tensor_digest(item.spec.dtype, item.spec.shape, data) != digest:
             raise BadInput(
@@ -124,19 +114,9 @@ class _Taker:
                 "let the program that writes the checkpoint finish, then run the command again",
             )
 
-    def _read(self, item: _Item) -> memoryview:
-        name = item.spec.name
-        match item.section:
-            case "tensors":
-                return self._checkpoint.read(name)
-            case "files":
-                return self._checkpoint.extra(name)  # noqa: S610 -- a file of the directory, no database
-            case "headers":
-                return memoryview(self._checkpoint.headers[name])
-
-    def check(self, item: _Item) -> int:
+    def check(self, item: Item) -> int:
         """Refuse a tensor whose values cannot be right, and return how many are not finite."""
-        spec, data = item.spec, self._read(item)
+        spec, data = item.spec, item.read(self._checkpoint)
         spans = [data[at : at + SPAN] for at in range(0, len(data), SPAN)]
         where = f"{self._checkpoint.path}: tensor {printable(spec.name)}"
         if spec.dtype == "BOOL" and any(values.count_bad_bools(span) for span in spans):
@@ -176,27 +156,21 @@ def take(
         Unsupported: no such codec.
     """
     heap.steady()
-    items = sorted(_items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
+    work = sorted(items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
     reader = None if base is None else Reader(store, base)
     taker = _Taker(checkpoint, reader, store, options)
 
     # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
-    tensors = [item for item in items if item.section == "tensors"]
+    tensors = [item for item in work if item.section == "tensors"]
     nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
-    pieces = _run(f"Storing {what}", taker, items, options.jobs, progress)
+    stored = _run(f"Storing {what}", taker, work, options.jobs, progress)
     checkpoint.refuse_changed()
-    pieces.sort(key=lambda piece: (piece.section, piece.entry.spec.name))
-    entries = list(_bundled(pieces, store))
-    store.sync()
-    lists = {
-        section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
-        for section in ("tensors", "files", "headers")
-    }
+    lists = pieces.settle(stored, store)
     return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite)
 
 
-def _run(label: str, work: Callable[[_Item], T], items: Sequence[_Item], jobs: int, progress: Progress) -> list[T]:
-    def job(item: _Item) -> T:
+def _run(label: str, work: Callable[[Item], T], items: Sequence[Item], jobs: int, progress: Progress) -> list[T]:
+    def job(item: Item) -> T:
         done = work(item)
         progress.advance(item.spec.nbytes)
         return done
@@ -205,31 +179,13 @@ def _run(label: str, work: Callable[[_Item], T], items: Sequence[_Item], jobs: i
         return parallel.run(job, items, jobs)
 
 
-def _items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, str]) -> Iterator[_Item]:
+def items(checkpoint: Checkpoint, base: Manifest | None, names: Mapping[str, str]) -> Iterator[Item]:
+    """Return all that is stored of a checkpoint, given the base's name for each tensor that has a counterpart."""
     files = {entry.spec.name: entry for entry in base.files} if base else {}
     headers = {entry.spec.name: entry for entry in base.headers} if base else {}
     for name, spec in checkpoint.tensors.items():
-        yield _Item("tensors", spec, base.by_name[names[name]] if base and name in names else None)
+        yield Item("tensors", spec, base.by_name[names[name]] if base and name in names else None)
     for path, size in checkpoint.extras.items():
-        yield _Item("files", TensorSpec(path, "U8", (size,)), files.get(path))
+        yield Item("files", TensorSpec(path, "U8", (size,)), files.get(path))
     for name, header in checkpoint.headers.items():
-        yield _Item("headers", TensorSpec(name, "U8", (len(header),)), headers.get(name))
-
-
-def _bundled(pieces: Sequence[_Piece], store: LocalStore) -> Iterator[Entry]:
-    """Return the pieces' entries in order, after small encodings have been stored together."""
-    places = _bundle([(piece.codec, piece.small) for piece in pieces if piece.small is not None], store)
-    for piece in pieces:
-        yield piece.entry if piece.small is None else replace(piece.entry, place=next(places))
-
-
-def _bundle(small: Sequence[tuple[str, bytes]], store: LocalStore) -> Iterator[Place]:
-    group: list[tuple[str, bytes]] = []
-    held = 0
-    for at, (codec, data) in enumerate(small):
-        group.append((codec, data))
-        held += len(data)
-        if held >= BUNDLE or at == len(small) - 1:
-            stored = store.put([container.bundle([part for _, part in group])])
-            yield from (Place(codec, stored.object, len(part), number) for number, (codec, part) in enumerate(group))
-            group, held = [], 0
+        yield Item("headers", TensorSpec(name, "U8", (len(header),)), headers.get(name))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from weightvc.history.commit import under_way
 from weightvc.objects.manifest import Manifest
-from weightvc.repo import stage, stale
+from weightvc.repo import anew, stage, stale
 from weightvc.repo.repository import TRACKED, Handle
 from weightvc.repo.stale import Output
 from weightvc.repo.state import load
@@ -26,7 +26,9 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class Status:
-    """``staged`` maps a tracked path to ``new``, ``changed`` or ``removed``; ``tasks`` are in the default order.
+    """``staged`` maps a tracked path to what happens to it; ``tasks`` are in the default order.
+
+    What happens is ``new``, ``changed``, ``removed``, or ``stored`` for a task of which only the encoding changes.
 
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
     ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them. Those in
@@ -66,8 +68,8 @@ def status(repo: Handle) -> Status:
             staged[path] = "removed"
         elif path not in tree:
             staged[path] = "new"
-        elif repo.git.read(state.commit, path) != data:
-            staged[path] = "changed"
+        elif (committed := repo.git.read(state.commit, path)) != data:
+            staged[path] = "stored" if anew.only_stored(committed, data) else "changed"
     conflicts = repo.git.unmerged()
     directories = tuple(stale.outputs(repo, state))
     return Status(
