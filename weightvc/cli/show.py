@@ -36,7 +36,8 @@ def _task(task: "ShownTask") -> Iterator[str]:
     if task.lineage:
         yield f"from     {listed(task.lineage)}"
     if task.renamed:
-        yield f"names    {counted(task.renamed, 'tensor')} named as in the base but for a prefix"
+        differ = "differs" if task.renamed == 1 else "differ"
+        yield f"names    {counted(task.renamed, 'tensor')} {differ} from the base's names by a prefix"
     if task.new:
         yield f"whole    {listed(task.new)}"
     if task.nonfinite:
