@@ -154,13 +154,15 @@ def test_a_dry_run_says_the_same_and_writes_nothing(loose):
     before = loose.everything()
 
     dry = loose.json("repack", "-n", "--codec", "full")
-    text = loose.wvc("repack", "-n", "alpha")
+    text = loose.wvc("repack", "-n").splitlines()
 
     assert loose.everything() == before
     done = loose.json("repack", "--codec", "full")
     assert (dry["tasks"], dry["staged"]) == (done["tasks"], [])
     assert done["staged"] == ["alpha", "beta"]
-    assert text.startswith("would store task alpha anew in ")
+    assert text[0].startswith("would store task alpha anew in ")
+    assert text[1].startswith("task beta would stay as large as it is, ")
+    assert len(text) == 2
 
 
 def test_old_revisions_keep_their_encodings(loose, models, templates, tmp_path):

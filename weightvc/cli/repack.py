@@ -40,7 +40,7 @@ def _lines(result: "Repacked", *, dry_run: bool, forced: bool) -> Iterator[str]:
     if not result.tasks:
         yield "no tasks yet; add one with `wvc add PATH --task NAME`"
     elif dry_run:
-        yield from (f"would store task {task.task} anew {_sizes(task)}" for task in result.tasks)
+        yield from (_would(task) for task in result.tasks)
     elif not result.staged:
         why = "all is stored so already" if forced else "no tensor would get smaller"
         yield f"nothing is staged: {why}"
@@ -53,6 +53,12 @@ def _lines(result: "Repacked", *, dry_run: bool, forced: bool) -> Iterator[str]:
         if same := [task.task for task in result.tasks if task.task not in result.staged]:
             yield f"nothing changes for {listed(same)}"
         yield "now run `wvc commit -m MESSAGE`"
+
+
+def _would(task: "RepackedTask") -> str:
+    if task.after_bytes == task.before_bytes:
+        return f"task {task.task} would stay as large as it is, {size(task.before_bytes)}"
+    return f"would store task {task.task} anew {_sizes(task)}"
 
 
 def _sizes(task: "RepackedTask") -> str:

@@ -90,6 +90,7 @@ def estimate(repo: Handle, path: Path, name: str, options: Options, progress: Pr
         total = sum(spec.nbytes for spec in checkpoint.tensors.values())
         sample = _Sample(checkpoint, Reader(repo.store, state.base), total)
         sample.look(snapshot.items(checkpoint, state.base, matched.names), options.jobs)
+        sample.warm()
         with progress.stage(f"Estimating task {name}", sample.nbytes * len(rows)):
             estimates = tuple(sample.measure(codec, level, progress) for codec, level in rows)
         checkpoint.refuse_changed()
@@ -136,6 +137,15 @@ class _Sample:
         self._stored.sort(key=lambda item: (item.section, item.spec.dtype, item.spec.shape, item.spec.name))
         self._drawn = _draw(self._stored)
         self.nbytes = sum(_size(drawn.item, index) for drawn in self._drawn for index in drawn.stands)
+
+    def warm(self) -> None:
+        """Read what was drawn once, so that no codec is timed while the disk is."""
+        for drawn in self._drawn:
+            pair = self._pair(drawn.item, alone=False)
+            for index in drawn.stands:
+                pair.target(index).tobytes()
+                if drawn.item.base is not None:
+                    pair.base(index)
 
     def _key(self, item: Item) -> object | None:
         """Return what tensors that are equal have in common, or ``None`` for one that equals the base's."""
