@@ -169,7 +169,7 @@ def test_a_checkout_is_on_the_list_while_it_is_built(two, tmp_path, monkeypatch)
 
 
 def test_a_checkout_that_is_interrupted_when_it_is_there_stays_on_the_list(two, tmp_path, monkeypatch):
-    from weightvc.util import fsio
+    from weightvc.util import scratch
 
     def publish(made, final, check):
         check(made)
@@ -177,7 +177,7 @@ def test_a_checkout_that_is_interrupted_when_it_is_there_stays_on_the_list(two, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fsio, "publish_dir", publish)
+        patch.setattr(scratch, "publish_dir", publish)
         two.run("checkout", "--force", "-o", tmp_path / "out")
 
     assert two.json("status")["outputs"] == [str(tmp_path / "out")]

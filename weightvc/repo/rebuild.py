@@ -21,7 +21,7 @@ from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Resolved
 from weightvc.repo.state import State
 from weightvc.store.local import LocalStore
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.progress import Progress
 from weightvc.util.text import listed
@@ -89,8 +89,8 @@ class Rebuild:
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
         for directory in output.recorded(self._repo):
-            fsio.sweep(directory)
-        fsio.sweep_scratch(self._repo.tmp)
+            scratch.sweep(directory)
+        scratch.sweep_files(self._repo.tmp)
         with self._twin() as twin:
             for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest
@@ -181,7 +181,8 @@ class Rebuild:
         root = self._repo.tmp / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
         store = LocalStore(root / "objects", root / "tmp")
         try:
-            yield Handle(self._repo.git, store)
+            with scratch.directory(root):
+                yield Handle(self._repo.git, store)
         finally:
             fsio.remove_tree(root)
 
