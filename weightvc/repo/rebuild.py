@@ -60,7 +60,8 @@ class Rebuild:
     A directory is rebuilt from the task versions that its lock pins, whatever HEAD has by now, and replaced only by
     a model that is proved. ``warnings`` collects what could not be rebuilt: directories that hold files of somebody
     else's or whose task versions history lost, recipes that no longer make a model, models whose objects are missing
-    or damaged; ``unproved`` names those directories and recipes. The removal stands all the same.
+    or damaged, and whatever else stopped one of them; ``unproved`` names those directories and recipes. The removal
+    stands all the same.
 
     Args:
         repo: The repository.
@@ -97,7 +98,7 @@ class Rebuild:
                 where = None if target.directory is None else str(target.directory)
                 try:
                     after = self._rebuild(target, self._resolve(target, state), twin, progress)
-                except (WeightvcError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 -- the removal is committed: whatever stops one stops no other
                     self.unproved.append(where or target.label)
                     self.warnings.append(self._failure(target, error))
                 else:
@@ -107,8 +108,8 @@ class Rebuild:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
                 output.forget(self._repo, directory)
 
-    def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
-        why = error.what if isinstance(error, WeightvcError) else str(error)
+    def _failure(self, target: Target, error: Exception) -> str:
+        why = error.what if isinstance(error, WeightvcError) else _said(error)
         if target.directory is None:
             return f"recipe {target.label} was not rebuilt: {why}"
         still = f"{target.directory} still holds the task: "
@@ -192,6 +193,13 @@ class Rebuild:
         for oid in sorted(wanted):
             if twin.store.size(oid) is None:
                 twin.store.adopt(self._repo.store, oid)
+
+
+def _said(error: Exception) -> str:
+    """Return what stopped a rebuild that nobody foresaw."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return str(error) if isinstance(error, OSError) else f"this is a bug in wvc: {error!r}"
 
 
 def _key(resolved: Resolved, max_shard_size: int) -> tuple[object, ...]:
