@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from weightvc.checkpoint.files import map_file
 from weightvc.history.exclude import exclude
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
@@ -17,7 +18,10 @@ from weightvc.repo.repository import TRACKED, Handle
 from weightvc.util import canon, fsio, scratch
 from weightvc.util.errors import Conflict, Corrupt, NotFound, RequestError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.reading import read_file
 from weightvc.util.text import listed
+
+_ANEW = "delete it, and run `wvc checkout` anew for each directory that it wrote, so that `wvc revert` finds them"
 
 Files: TypeAlias = dict[str, tuple[int, ...]]
 """The files of a directory, each with its inode, its size in bytes, and when it changed."""
@@ -105,7 +109,7 @@ def _foreign(directory: Path, lock: Lock, jobs: int, progress: Progress) -> list
         if (
             name not in lock.files
             or not fsio.is_regular(path)
-            or tensor_digest("U8", [path.stat().st_size], path.read_bytes()) != lock.files[name]
+            or tensor_digest("U8", [path.stat().st_size], map_file(path)) != lock.files[name]
         ):
             changed.append(name)
     return changed
@@ -230,9 +234,17 @@ def _located(common: Path, path: str, owner: str) -> list[Path]:
         return [_home(common) / path]
     along = Path(os.path.normpath(_home(common) / os.path.relpath(path, _home(Path(owner)))))
     moved = [along] if along != Path(path) and fsio.is_regular(along / locks.NAME) else []
-    if (path, owner) in _entries(Path(owner) / "wvc" / "outputs") or (moved and not os.path.lexists(path)):
+    if _claimed(path, owner) or (moved and not os.path.lexists(path)):
         return moved
     return [*moved, Path(path)]
+
+
+def _claimed(path: str, owner: str) -> bool:
+    """Tell whether the repository ``owner`` has an entry on its own list."""
+    try:
+        return (path, owner) in _entries(Path(owner) / "wvc" / "outputs")
+    except Corrupt:
+        return False
 
 
 def _home(common: Path) -> Path:
@@ -265,11 +277,11 @@ def _entry_of(repo: Handle, directory: Path) -> tuple[str, str]:
 def _entries(outputs: Path) -> list[tuple[str, str]]:
     """Return the list in a file: paths below :func:`_home` with no owner, absolute ones with the owner's git directory.
 
-    Damage reads as nothing, and is repaired by the next checkout.
+    Damage reads as nothing, and is repaired by the next checkout; raises :class:`Corrupt` for what cannot be read.
     """
     try:
-        value = json.loads(outputs.read_bytes()) if outputs.is_file() else []
-    except (ValueError, RecursionError):
+        value = json.loads(read_file(outputs, _ANEW, most=2**24))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []
     return [entry for entry in map(_entry, value if isinstance(value, list) else []) if entry is not None]
 
