@@ -152,6 +152,16 @@ def _create(directory: Path) -> tuple[Path, int]:
         os.close(fd)
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an error of the system say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 class NewFile:
     """A file being written under a scratch name, or ``name``, removed again unless published.
 
@@ -170,8 +180,9 @@ class NewFile:
         """Write all of ``data`` at byte ``offset`` and return its length."""
         view = memoryview(data).cast("B")
         done = 0
-        while done < len(view):
-            done += ops.pwrite(self._fd, view[done:], offset + done)
+        with _naming(self.path):
+            while done < len(view):
+                done += ops.pwrite(self._fd, view[done:], offset + done)
         return done
 
     def close(self, *, sync: bool = True) -> None:
@@ -186,7 +197,8 @@ class NewFile:
 
     def _sync(self) -> None:
         if self._fd >= 0:
-            ops.fsync(self._fd)
+            with _naming(self.path):
+                ops.fsync(self._fd)
 
     def fileno(self) -> int:
         """Return the open descriptor, for reading back what was written."""
