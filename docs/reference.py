@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from weightvc.cli.context import Context
-from weightvc.cli.main import COMMANDS, cli
+from weightvc.cli.group import COMMANDS, cli
 
 PAGE = Path(__file__).with_name("cli.md")
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -183,10 +184,12 @@ def _run(*arguments: object) -> Ran:
     from weightvc.cli.main import run
 
     out, err = _Stream(), _Stream()
+    ctrl_c = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch, chdir(Path.cwd()), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["wvc", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             run()
+    signal.signal(signal.SIGINT, ctrl_c)
     return Ran(int(ended.value.code or 0), out.text, err.text)
 
 

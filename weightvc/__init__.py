@@ -8,9 +8,13 @@ installed version.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False
+"""As in ``typing``, whose import takes longer than Python's own start, and before which nothing answers Ctrl-C."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from weightvc.repo.api import Repository, initialize
     from weightvc.util import errors
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Repository", "errors", "initialize", "open"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "errors":
         return importlib.import_module("weightvc.util.errors")
     if name == "__version__":

@@ -277,3 +277,33 @@ def test_a_file_whose_name_could_not_be_written_back(tmp_path):
 
     with pytest.raises(BadInput, match="its name holds a backslash"):
         other_files(tmp_path, choose(tmp_path))
+
+
+@pytest.mark.parametrize("char", ["\n", "\x1b", "\x7f", "\x85"])
+@pytest.mark.parametrize("name", ["a{}b.txt", "a{}b/c.txt", "model{}.safetensors"])
+def test_a_file_with_a_control_character_in_its_name_is_named(tmp_path, name, char):
+    path = tmp_path / name.format(char)
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix != ".safetensors":
+        (tmp_path / "model.safetensors").write_bytes(b"")
+    path.write_bytes(b"x")
+
+    with pytest.raises(BadInput) as caught:
+        open_checkpoint(tmp_path)
+
+    shown = tmp_path / name.format(f"\\u{ord(char):04x}")
+    assert (caught.value.what, caught.value.hint) == (
+        f"{shown}: its name holds a control character", "rename or remove it"
+    )  # fmt: skip
+
+
+def test_a_file_with_a_path_that_is_too_long_is_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    path = tmp_path.joinpath(*["d" * 250] * 4, "x" * 21)
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+    with pytest.raises(
+        BadInput, match="x: its path in the model directory has 1025 bytes, more than the limit of 1024"
+    ):
+        open_checkpoint(tmp_path)

@@ -1,5 +1,6 @@
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -7,6 +8,14 @@ import pytest
 @pytest.fixture(scope="module", autouse=True)
 def _clean_environment(clean_environment):
     """Every test of this room."""
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Ctrl-C stops the tests, whatever a test did about it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from weightvc.cli.main import COMMANDS
+from weightvc.cli.group import COMMANDS
 
 
 def keys(value):

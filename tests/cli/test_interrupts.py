@@ -128,3 +128,97 @@ def test_a_full_disk_under_standard_output():
 
     assert done.returncode == 3
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out", "err", "code", "says"),
+    [
+        (["--json", "env"], True, False, 3, "wvc: standard output: No space left on device\nhint: free some space"),
+        (["--json", "env"], True, True, 3, ""),
+        (["--help"], True, False, 3, "wvc: [Errno 28] No space left on device\n"),
+        (["--json", "diff"], True, False, 2, "wvc: Missing argument 'A'.\nhint: see `wvc diff --help`\n"),
+        (["diff"], False, True, 2, ""),
+        (["recipe"], False, True, 2, ""),
+        (["add", "nope", "--task", "x", "-C", "/"], False, True, 3, ""),
+        (["-vv", "add", "nope", "--task", "x", "-C", "/"], False, True, 3, ""),
+        (["--json", "add", "nope", "--task", "x", "-C", "/"], True, True, 3, ""),
+    ],
+)
+def test_streams_on_a_full_disk_keep_the_code(arguments, out, err, code, says):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*WVC, *arguments],
+            stdout=full if out else subprocess.PIPE,
+            stderr=full if err else subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stdout or "") == (code, "")
+    assert (done.stderr or "").startswith(says)
+    assert "Traceback" not in (done.stderr or "")
+
+
+TRAP = """
+import os, signal, sys, time
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                if {hidden}:
+                    raise ImportError("cannot load module more than once per process") from None
+                raise
+signal.signal(signal.SIGINT, {handler})
+sys.meta_path.insert(0, Trap())
+from weightvc.cli.main import run
+sys.argv = ["wvc", "env"]
+run()
+"""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("name", ["click", "weightvc.cli.report", "weightvc.cli.context", "weightvc.cli.env"])
+def test_ctrl_c_while_modules_are_imported(name, hidden):
+    code = TRAP.format(name=name, hidden=hidden, handler="signal.default_int_handler")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "wvc: interrupted\n")
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():
+    code = TRAP.replace("time.sleep(5)", "pass").format(name="click", hidden=False, handler="signal.SIG_IGN")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("where", ["weightvc.cli.context.Context.fail", "weightvc.cli.report._flushed"])
+def test_ctrl_c_at_the_end_is_quiet(where):
+    module, _, name = where.rpartition(".Context.") if ".Context." in where else where.rpartition(".")
+    code = f"""
+import importlib, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+module = importlib.import_module({module!r})
+def stopped(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+setattr(getattr(module, "Context", module) if {name == "fail"} else module, {name!r}, stopped)
+from weightvc.cli.main import run
+sys.argv = ["wvc", "diff"]
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_nobody_interrupted_keeps_its_traceback():
+    code = "import sys\nsys.modules['click'] = None\nfrom weightvc.cli.main import run\nrun()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")

@@ -1,13 +1,15 @@
 """Exit codes, global options, and how runs end."""
 
 import errno
+import re
+import subprocess
 import sys
 from dataclasses import astuple
 
 import click
 import pytest
 
-from weightvc.cli import exits, main
+from weightvc.cli import exits, group, main
 from weightvc.util import errors
 
 
@@ -39,7 +41,12 @@ def failing(monkeypatch, wvc):
         (click.UsageError("bad"), 2, "wvc: bad\nhint: see `wvc env --help`\n"),
         (click.ClickException("bad"), 3, "wvc: bad\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 3,
-         "wvc: [Errno 28] No space left on device: '/x'\nhint: run it again with -vv for the details\n"),
+         "wvc: /x: No space left on device\nhint: free some space and run it again\n"),
+        (OSError(errno.EFBIG, "File too large", b"/x\xff"), 3,
+         ("wvc: /x\\udcff: File too large\n"
+          "hint: raise the limit on the size of files (`ulimit -f`), and run it again\n")),
+        (OSError(errno.EIO, "Input/output error"), 3,
+         "wvc: [Errno 5] Input/output error\nhint: run it again with -vv for the details\n"),
         (KeyboardInterrupt(), 130, "wvc: interrupted\n"),
         (EOFError(), 130, "wvc: interrupted\n"),
         (click.Abort(), 130, "wvc: interrupted\n"),
@@ -50,6 +57,47 @@ def test_how_errors_end(failing, error, code, says):
     ran = failing(error)
 
     assert (ran.code, ran.out, ran.err) == (code, "", says)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_memory_that_runs_out_is_no_bug(failing, error):
+    ran = failing(error)
+
+    says = "wvc: not enough memory\nhint: run it with fewer threads (-j 1), or with more memory\n"
+    assert (ran.code, ran.out, ran.err) == (3, "", says)
+
+
+def test_a_directory_that_was_deleted_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    done = subprocess.run([sys.executable, "-m", "weightvc", "status"], capture_output=True, text=True, check=False)
+    monkeypatch.chdir(tmp_path)
+
+    says = "wvc: the current directory was deleted\nhint: go to another one, or name one with -C DIR\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", says)
+
+
+@pytest.mark.parametrize("command", ["add", "checkout"])
+def test_a_limit_on_the_size_of_files_is_said_with_the_file(two, templates, tmp_path, command):
+    arguments = {"add": [templates.alpha, "--task", "x"], "checkout": ["-o", tmp_path / "out"]}[command]
+    line = ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", sys.executable, "-m", "weightvc", "-C", two.path, command]
+
+    done = subprocess.run([*line, *arguments], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3
+    assert re.fullmatch(
+        rf"wvc: {tmp_path}/.*: File too large\nhint: raise the limit on the size of files .*\n", done.stderr
+    ), done.stderr
 
 
 def test_a_bug_keeps_its_traceback(failing):
@@ -127,7 +175,7 @@ def test_commands_of_git_that_there_are_not_name_what_to_use(wvc, command, hint)
     ran = wvc(command, "x")
 
     assert (ran.code, ran.out, ran.err) == (2, "", f"wvc: No such command '{command}'.\nhint: {hint}\n")
-    assert not main.ELSEWHERE.keys() & main.COMMANDS.keys()
+    assert not group.ELSEWHERE.keys() & group.COMMANDS.keys()
 
 
 def test_quiet_prints_what_was_asked_for_and_errors_only(two, models, tmp_path):
@@ -220,10 +268,10 @@ def test_standard_streams_may_be_closed(monkeypatch, two):
 
 
 def test_the_table_names_every_command_and_its_summary():
-    for name in main.COMMANDS:
-        command = main.cli.get_command(click.Context(main.cli), name)
+    for name in group.COMMANDS:
+        command = group.cli.get_command(click.Context(group.cli), name)
         assert command.name == name
-    assert main.cli.get_command(click.Context(main.cli), "nosuch") is None
+    assert group.cli.get_command(click.Context(group.cli), "nosuch") is None
 
 
 def test_a_list_of_choices_is_indented_with_spaces(wvc):

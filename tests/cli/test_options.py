@@ -4,7 +4,7 @@ import click
 import pytest
 
 from weightvc.cli import options
-from weightvc.cli.main import COMMANDS, cli
+from weightvc.cli.group import COMMANDS, cli
 from weightvc.cli.options import Size, TaskName
 
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from weightvc.cli.main import COMMANDS, SECTIONS
+from weightvc.cli.group import COMMANDS, SECTIONS
 
 
 def test_help_lists_every_command_with_its_summary(wvc):

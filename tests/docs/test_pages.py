@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weightvc.cli.main import COMMANDS
+from weightvc.cli.group import COMMANDS
 from weightvc.merge.table import METHODS
 
 ROOT = Path(__file__).parents[2]

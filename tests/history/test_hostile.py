@@ -46,6 +46,7 @@ def hostile(repo, tmp_path):
         "credential.helper": run, "pager.log": run, "gc.auto": "1", "gc.recentObjectsHook": run,
         "alias.log": f"!{run}", "alias.rev-parse": f"!{run}", "interactive.diffFilter": run,
         "uploadpack.packObjectsHook": run, "submodule.active": ".", "trailer.x.command": run,
+        "log.follow": "true", "diff.orderFile": f"{tmp_path}/absent",
         "core.repositoryFormatVersion": "1", "extensions.partialClone": "evil", "remote.evil.promisor": "true",
         "remote.evil.url": f"{tmp_path}/nowhere", "remote.evil.uploadpack": run, "remote.evil.vcs": run,
     }  # fmt: skip
@@ -74,6 +75,7 @@ def test_nothing_runs(hostile):
     assert git.read("HEAD", TASK) == b"1"
     assert git.read_blobs(list(git.read_tree("HEAD").values()))
     assert len(list(git.log())) == 2
+    assert len(list(git.log(paths=[TASK]))) == 1
     assert git.parents("HEAD")
     assert git.all_blobs().keys() == {TASK, ".wvc/tasks/b.json"}
     done = commit(git, lambda _: {TASK: b"2", ".wvc/tasks/b.json": None}, "change")

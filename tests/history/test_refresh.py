@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from weightvc.history import refresh
@@ -111,6 +113,27 @@ def test_a_note_that_is_none_is_said_and_stops_no_reader(repo, data, says):
     file.unlink()
     assert refresh.recover(repo.git) == ()
     assert commit(repo.git, plan(a="1"), "m").warnings == ()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory", "large"])
+def test_a_note_that_is_no_small_file_hangs_nobody(repo, kind):
+    file = refresh.scratch(repo.git) / "pending.json"
+    file.parent.mkdir(parents=True)
+    match kind:
+        case "fifo":
+            os.mkfifo(file)
+        case "device":
+            file.symlink_to("/dev/zero")
+        case "directory":
+            file.mkdir()
+        case "large":
+            file.touch()
+            os.truncate(file, 5 * 2**30)
+    (warning,) = refresh.recover(repo.git)
+    says = "5368709120 bytes, more than the limit of 16777216" if kind == "large" else "not a regular file"
+    assert warning.startswith(f"{file}: {says}: delete {file}; ")
+    with pytest.raises(Corrupt, match=says):
+        commit(repo.git, plan(a="1"), "m")
 
 
 def test_nothing_to_recover(repo):

@@ -10,7 +10,7 @@ import torch
 from weightvc.merge.method import add
 from weightvc.merge.table import METHODS, create
 from weightvc.objects.tensors import TensorSpec
-from weightvc.util.errors import UsageError
+from weightvc.util.errors import Conflict, UsageError
 
 ALL = pytest.mark.parametrize("name", METHODS)
 SHAPES = [(6, 6), (9, 4), (7,), (), (0, 3), (1, 5), (2, 3, 2)]
@@ -139,6 +139,14 @@ def test_linear_refuses_coefficients_that_sum_to_nothing(given):
     with pytest.raises(UsageError, match=r"linear: the coefficients .* sum to .*, which no average can have") as error:
         create("linear", {}).coefficients(given)
     assert error.value.hint == "give coefficients with another sum, or use --method task_arithmetic"
+
+
+def test_linear_refuses_coefficients_whose_sum_overflows():
+    with pytest.raises(
+        Conflict, match=r"the sum of the coefficients 1e\+308, 1e\+308 is beyond double precision"
+    ) as error:
+        create("linear", {}).coefficients([1e308, 1e308])
+    assert error.value.hint == "use smaller coefficients"
 
 
 def test_task_arithmetic_sums_the_task_vectors(drive):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from weightvc.repo import checkouts
+from weightvc.repo import checkouts, resolve
 
 
 def where(line):
@@ -116,6 +116,41 @@ def test_a_recipe_that_makes_no_model_any_more_is_named_and_the_rest_rebuilt(lab
     )
     assert [where(line) for line in reverted.rebuilt] == [None]
     assert repo.recipes()[0].tasks == ("amber", "chess=-1.0")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
+        (ZeroDivisionError("oops"), "this is a bug in wvc: ZeroDivisionError('oops')"),
+    ],
+)
+def test_whatever_stops_one_rebuild_stops_no_other(lab, adding, monkeypatch, error, says):
+    request = {"tasks": ["amber", "bonsai"], "method": "linear"}
+    repo = lab.repo(*adding("amber", "bonsai"), ["save", "prod", request], ["commit"])
+
+    def pin(repo, state, recipe, pin=resolve.pin):
+        if recipe.method == "linear":
+            raise error
+        return pin(repo, state, recipe)
+
+    monkeypatch.setattr(resolve, "pin", pin)
+    reverted = repo.revert("bonsai", jobs=1)
+    assert reverted.warnings == (f"recipe prod was not rebuilt: {says}",)
+    assert reverted.unproved == ("prod",)
+    assert [line.recipe for line in reverted.rebuilt] == [None]
+
+
+def test_a_recipe_whose_coefficients_overflow_is_named_and_the_rest_rebuilt(lab, adding):
+    request = {"tasks": ["amber=1e308", "bonsai=-1e308", "chess=1e308"], "method": "linear"}
+    repo = lab.repo(*adding("amber", "bonsai", "chess"), ["save", "prod", request], ["commit"])
+    reverted = repo.revert("bonsai", jobs=1)
+    (warning,) = reverted.warnings
+    assert warning == (
+        "recipe prod was not rebuilt: linear: the sum of the coefficients 1e+308, 1e+308 is beyond double precision"
+    )
+    assert [line.recipe for line in reverted.rebuilt] == [None]
 
 
 def test_a_recipe_that_a_merge_left_without_a_task_is_named_and_the_rest_rebuilt(lab, adding):

@@ -260,6 +260,7 @@ def test_infinities_that_a_task_moves_are_refused(masked, models, tmp_path):
     [
         (["--dtype", "F16", "--method", "task_arithmetic", "-p", "scaling=1e9"], "do not fit into F16"),
         (["--tasks", "alpha=1e300,beta", "--method", "task_arithmetic"], "the merged values do not fit into"),
+        (["--tasks", "alpha=1e308,beta=1e308", "--method", "linear"], "1e+308, 1e+308 is beyond double precision"),
         (["--tasks", "alpha=1e200,beta", "-p", "other=*"], "the merged model's norm is beyond double precision"),
     ],
 )

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from safetensors.torch import save_file
 
+from weightvc.util import fsio
+
 
 @pytest.mark.parametrize("kind", ["file", "link", "broken link", "directory"])
 def test_what_wvc_did_not_write_is_never_overwritten(two, refused, templates, tmp_path, kind):
@@ -211,13 +213,12 @@ def test_what_a_killed_checkout_left_is_put_in_order(two, tmp_path, command):
 
 
 def test_scratch_files_of_killed_processes_are_swept(two, tmp_path):
-    dead = int(subprocess.run(["sh", "-c", "echo $$"], check=True, stdout=-1).stdout)
     scratch = two.path / ".git/wvc/tmp"
     for command in (["checkout", "-o", tmp_path / "out"], ["revert", "alpha"]):
         scratch.mkdir(exist_ok=True)
-        (scratch / f"tmp-{dead}-0123456789abcdef").write_bytes(b"x")
-        (scratch / f"tmp-{dead}-fedcba9876543210/objects").mkdir(parents=True)
         (scratch / f"tmp-{os.getpid()}-0123456789abcdef").write_bytes(b"x")
+        (scratch / "tmp-1-fedcba9876543210/objects").mkdir(parents=True)
         (scratch / "notes").touch()
-        two.wvc(*command)
-        assert sorted(path.name for path in scratch.iterdir()) == ["notes", f"tmp-{os.getpid()}-0123456789abcdef"]
+        with fsio.NewFile(scratch) as held:
+            two.wvc(*command)
+            assert sorted(path.name for path in scratch.iterdir()) == ["notes", held.path.name]

@@ -143,6 +143,29 @@ def test_a_damaged_list_of_checkouts_reads_as_an_empty_one(two, tmp_path, data):
     assert two.json("status")["outputs"] == [str(tmp_path / "out")]
 
 
+def test_a_list_of_another_repository_that_cannot_be_read_says_nothing(two, tmp_path):
+    os.mkfifo(two.path / ".git/wvc/outputs")
+    assert two.run("status").err.startswith(
+        f"wvc: {two.path}/.git/wvc/outputs: not a regular file\nhint: delete it, and "
+    )
+    (tmp_path / "other/wvc").mkdir(parents=True)
+    os.mkfifo(tmp_path / "other/wvc/outputs")
+    (two.path / ".git/wvc/outputs").unlink()
+    (two.path / ".git/wvc/outputs").write_text(json.dumps([[str(tmp_path / "out"), str(tmp_path / "other")]]))
+
+    assert two.json("status")["outputs"] == []
+
+
+def test_a_recipe_file_that_is_too_large_is_not_read(two, tmp_path):
+    (tmp_path / "big.toml").touch()
+    os.truncate(tmp_path / "big.toml", 5 * 2**30)
+
+    ran = two.run("checkout", "--recipe", tmp_path / "big.toml", "-o", tmp_path / "out")
+
+    assert ran.code == 3
+    assert "bytes of TOML, more than the limit of 1048576" in ran.err
+
+
 def test_a_checkout_is_on_the_list_while_it_is_built(two, tmp_path, monkeypatch):
     from weightvc.repo import checkouts
     from weightvc.repo.build import Builder
@@ -169,7 +192,7 @@ def test_a_checkout_is_on_the_list_while_it_is_built(two, tmp_path, monkeypatch)
 
 
 def test_a_checkout_that_is_interrupted_when_it_is_there_stays_on_the_list(two, tmp_path, monkeypatch):
-    from weightvc.util import fsio
+    from weightvc.util import scratch
 
     def publish(made, final, check):
         check(made)
@@ -177,7 +200,7 @@ def test_a_checkout_that_is_interrupted_when_it_is_there_stays_on_the_list(two, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fsio, "publish_dir", publish)
+        patch.setattr(scratch, "publish_dir", publish)
         two.run("checkout", "--force", "-o", tmp_path / "out")
 
     assert two.json("status")["outputs"] == [str(tmp_path / "out")]

@@ -1,3 +1,4 @@
+import os
 import shutil
 import threading
 
@@ -35,6 +36,57 @@ def test_scratch_files_and_links_are_passed_over(two, tmp_path):
     (repo.stage_dir / "tasks/c.json").mkdir()
 
     assert stage.changes(repo) == {".wvc/tasks/a.json": b"one"}
+
+
+@pytest.mark.parametrize(
+    "name", ["evil/x", "tasks/x.toml", "tasks/X.json", "tasks/x.json~", "recipes/x.json", "removals/x.json", "tasks/x"]
+)
+@pytest.mark.parametrize("suffix", ["", ".removed"])
+def test_what_wvc_does_not_stage_is_named_and_never_committed(two, name, suffix):
+    file = two.path / ".git/wvc/stage" / (name + suffix)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = two.everything()
+    file.write_bytes(b"x")
+
+    for command in (("status",), ("commit", "-m", "x"), ("checkout", "--dry-run")):
+        ran = two.run(*command)
+        assert (ran.code, ran.err) == (4, f"wvc: {file}: wvc stages no file of that name\nhint: move it away\n")
+    file.unlink()
+    assert two.everything() == before
+
+
+def test_a_manifest_staged_under_another_name_is_not_committed(two, templates):
+    two.wvc("add", templates.alpha, "--task", "new")
+    place = two.path / ".git/wvc/stage/tasks"
+    (place / "new.json").rename(place / "other.json")
+
+    ran = two.run("commit", "-m", "x")
+
+    assert ran.code == 4
+    assert ran.err.startswith(
+        "wvc: the manifest staged as .wvc/tasks/other.json says that it is new\nhint: run `wvc un"
+    )
+
+
+@pytest.mark.parametrize("where", [".git/wvc/outputs", ".git/wvc/stage/tasks/x.json"])
+def test_what_is_too_large_to_be_wvcs_is_named(two, where):
+    file = two.path / where
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    os.truncate(file, 5 * 2**30)
+
+    ran = two.run("status")
+
+    assert ran.code == 4
+    assert ran.err.startswith(f"wvc: {file}: 5368709120 bytes, more than the limit of ")
+    assert "hint: delete it, and " in ran.err
+
+
+def test_a_file_in_the_work_tree_that_is_too_large_is_an_edit(two):
+    (two.path / ".wvc/tasks/alpha.json").write_bytes(b"")
+    os.truncate(two.path / ".wvc/tasks/alpha.json", 5 * 2**30)
+
+    assert two.json("status")["edited"] == [".wvc/tasks/alpha.json"]
 
 
 def test_nothing_is_staged_at_first(two):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal, TypeAlias
 from weightvc.checkpoint.files import label, map_file, parse_json, regular_size
 from weightvc.checkpoint.header import MAX_HEADER, refuse_pointer
 from weightvc.objects.paths import LOCK, is_plain
+from weightvc.objects.tensors import MAX_NAME
 from weightvc.util.errors import BadInput
 from weightvc.util.text import listed, printable
 
@@ -194,7 +196,8 @@ def other_files(root: Path, weights: Weights) -> dict[str, int]:
     leave the model or never end.
 
     Raises:
-        BadInput: more than 10,000 entries, or one that is neither a file nor a directory.
+        BadInput: more than 10,000 entries, one that is neither a file nor a directory, or one that :func:`check_name`
+            refuses.
     """
     left_out = {*weights.files, *([weights.index] if weights.kind == "torch" else [])}
     sizes: dict[str, int] = {}
@@ -218,13 +221,24 @@ def other_files(root: Path, weights: Weights) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def _other_size(root: Path, path: str) -> int:
+def check_name(root: Path, path: str) -> None:
+    """Raise :class:`BadInput` if no manifest can name the file ``path`` of a model directory."""
+    wrong = ""
     try:
-        path.encode()
+        if len(path.encode()) > MAX_NAME:
+            wrong = f"its path in the model directory has {len(path.encode())} bytes, more than the limit of {MAX_NAME}"
     except UnicodeEncodeError:
-        raise BadInput(f"{label(root / path)}: its name is not UTF-8", "rename or remove it") from None
+        wrong = "its name is not UTF-8"
     if "\\" in path:
-        raise BadInput(f"{label(root / path)}: its name holds a backslash", "rename or remove it")
+        wrong = "its name holds a backslash"
+    if any(unicodedata.category(char) == "Cc" for char in path):
+        wrong = "its name holds a control character"
+    if wrong:
+        raise BadInput(f"{label(root / path)}: {wrong}", "rename or remove it")
+
+
+def _other_size(root: Path, path: str) -> int:
+    check_name(root, path)
     if (root / path).is_dir():
         raise BadInput(f"{label(root / path)}: a symbolic link to a directory", "copy the directory here, or remove it")
     return regular_size(root / path)

@@ -6,7 +6,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from weightvc.checkpoint.directory import Kind, Weights, check_places, choose, kind_of, other_files, refuse_adapter
+from weightvc.checkpoint.directory import (
+    Kind,
+    Weights,
+    check_name,
+    check_places,
+    choose,
+    kind_of,
+    other_files,
+    refuse_adapter,
+)
 from weightvc.checkpoint.files import label, map_file, marks, regular_size
 from weightvc.checkpoint.header import Slot, parse_header
 from weightvc.objects import paths
@@ -166,7 +175,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             weights, root, extras = Weights(kind_of(path), (path.name,)), path.parent, {}
     except OSError as error:
         raise BadInput(f"{label(path)}: cannot be read ({error.strerror})", "check its permissions") from None
-    paths.check([*(weights.files if weights.kind == "safetensors" else ()), *extras], label(path))
+    named = weights.files if weights.kind == "safetensors" else ()
+    for name in named:
+        check_name(root, name)
+    paths.check([*named, *extras], label(path))
     before = {root / name: marks(root / name) for name in weights.files}
     source = _source(weights.kind, root, weights.files)
     if weights.index:

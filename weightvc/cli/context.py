@@ -52,7 +52,7 @@ class Context:
         Lines that report what was ``done``, and are not what the command was run for, are left out under ``-q``.
         """
         if self.json:
-            click.echo(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
+            _write(json.dumps({"schema": f"weightvc/{name}/1", **_plain(result)}))
             return
         if done and self.quiet:
             return
@@ -60,22 +60,34 @@ class Context:
         if text.count("\n") > _LONG and _terminal(sys.stdout) and not self.no_pager:
             click.echo_via_pager(text)
         else:
-            click.echo(text, nl=False)
+            _write(text, nl=False)
 
     def note(self, notes: Iterable[str], label: str = "note") -> None:
         """Print notes or warnings for people on standard error; ``-q`` leaves out the notes."""
         if not self.json and not (self.quiet and label == "note"):
             for text in notes:
                 shown = text.full if self.verbose and isinstance(text, Note) else text
-                click.echo(f"{label}: {printable_lines(shown)}", err=True)
+                _write(f"{label}: {printable_lines(shown)}", err=True)
 
     def fail(self, kind: str, what: str, hint: str) -> None:
         """Print an error: for people on standard error, and as a document under ``--json``."""
-        if self.json:
-            click.echo(json.dumps({"schema": "weightvc/error/1", "error": {"kind": kind, "what": what, "hint": hint}}))
-        click.echo(f"wvc: {printable_lines(what)}", err=True)
-        if hint:
-            click.echo(f"hint: {printable_lines(hint)}", err=True)
+        document = {"schema": "weightvc/error/1", "error": {"kind": kind, "what": what, "hint": hint}}
+        try:
+            if self.json:
+                _write(json.dumps(document))
+        finally:
+            _write(f"wvc: {printable_lines(what)}", err=True)
+            if hint:
+                _write(f"hint: {printable_lines(hint)}", err=True)
+
+
+def _write(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print; an error of the system then says where."""
+    try:
+        click.echo(text, err=err, nl=nl)
+    except OSError as error:
+        error.filename = "standard error" if err else "standard output"
+        raise
 
 
 pass_context = click.make_pass_decorator(Context)

@@ -3,6 +3,7 @@
 from weightvc.history.git import GitDir
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict
+from weightvc.util.reading import read_file
 
 
 def exclude(git: GitDir, pattern: str) -> None:
@@ -15,7 +16,8 @@ def exclude(git: GitDir, pattern: str) -> None:
     fsio.make_dirs(path.parent)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise Conflict(f"{path} is not a regular file", f"replace it by a file, or add the line {pattern} yourself")
-    old = path.read_bytes() if path.exists() else b""
+    add = f"add the line {pattern} to it yourself, and see what the file is for"
+    old = read_file(path, add, most=2**24) if path.exists() else b""
     line = pattern.encode()
     if line not in old.splitlines():
         fsio.write_file(path, old + (b"\n" if old and not old.endswith(b"\n") else b"") + line + b"\n")

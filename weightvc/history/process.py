@@ -31,6 +31,8 @@ _VARIABLES = (
     "GIT_TERMINAL_PROMPT=0",
 )
 _SETTINGS = {
+    "diff.orderFile": "/dev/null",
+    "log.follow": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": "/dev/null",
     "core.fsync": "all",

@@ -15,6 +15,7 @@ from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
 from weightvc.util import canon, fields, fsio
 from weightvc.util.errors import BadInput, Conflict, Corrupt, NotFound, WeightvcError
+from weightvc.util.reading import read_file
 from weightvc.util.text import printable
 
 INDEX_PATIENCE = 2.0
@@ -68,12 +69,13 @@ def pending(git: GitDir) -> set[str]:
     """
     file = scratch(git) / "pending.json"
     try:
-        noted = fields.mapping(canon.parse_document(file.read_bytes(), str(file)), str(file), ("commit", "paths"))
+        data = read_file(file, "", most=2**24)
+        noted = fields.mapping(canon.parse_document(data, str(file)), str(file), ("commit", "paths"))
         commit = fields.typed(noted["commit"], str, str(file))
         paths = {fields.typed(path, str, str(file)) for path in fields.typed(noted["paths"], list, str(file))}
     except FileNotFoundError:
         return set()
-    except (BadInput, IsADirectoryError) as error:
+    except (BadInput, Corrupt) as error:
         undo = "if `git status` then shows changes below .wvc, `git restore --staged --worktree .wvc` undoes them"
         raise Corrupt(str(error), f"delete {file}; {undo}") from None
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weightvc.merge.method import Step, add
 from weightvc.objects.tensors import TensorSpec
-from weightvc.util.errors import UsageError
+from weightvc.util.errors import Conflict, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,14 @@ class Linear:
 
         Raises:
             UsageError: the sum is zero, or so close to it that the quotients are no longer finite.
+            Conflict: the sum is beyond double precision.
         """
-        total = math.fsum(given)
+        try:
+            total = math.fsum(given)
+        except OverflowError:
+            shown = ", ".join(map(repr, given))
+            what = f"linear: the sum of the coefficients {shown} is beyond double precision"
+            raise Conflict(what, "use smaller coefficients") from None
         weights = tuple(weight / total for weight in given) if total else (math.nan,)
         if not all(map(math.isfinite, weights)):
             raise UsageError(

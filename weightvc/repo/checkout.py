@@ -16,7 +16,7 @@ from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import load
 from weightvc.repo.status import edited
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
@@ -84,8 +84,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     directory = Path(os.path.abspath(options.output or repo.git.work_tree / DEFAULT_OUTPUT))
     output.check_apart(repo, directory)
     if not options.dry_run:
-        fsio.sweep(directory)
-        fsio.sweep_scratch(repo.tmp)
+        scratch.sweep(directory)
+        scratch.sweep_files(repo.tmp)
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
     result = _preview(resolved, builder, directory, options.jobs)

@@ -12,6 +12,9 @@ from weightvc.repo import asked
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
 from weightvc.util import fsio
+from weightvc.util.reading import read_file
+
+_ANEW = "delete it, and run `wvc checkout` anew for each directory that it wrote, so that `wvc revert` finds them"
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,17 @@ def _located(common: Path, entry: _Entry) -> list[Path]:
         return [_home(common) / path]
     along = Path(os.path.normpath(_home(common) / os.path.relpath(path, _home(Path(owner)))))
     moved = [along] if along != Path(path) and fsio.is_regular(along / locks.NAME) else []
-    others = {other.key for other in _entries(Path(owner) / "wvc" / "outputs")}
-    if entry.key in others or (moved and not os.path.lexists(path)):
+    if _claimed(entry, owner) or (moved and not os.path.lexists(path)):
         return moved
     return [*moved, Path(path)]
+
+
+def _claimed(entry: _Entry, owner: str) -> bool:
+    """Tell whether the repository ``owner`` has an entry on its own list."""
+    try:
+        return entry.key in {other.key for other in _entries(Path(owner) / "wvc" / "outputs")}
+    except Corrupt:
+        return False
 
 
 def _home(common: Path) -> Path:
@@ -136,10 +146,13 @@ def _key(repo: Handle, directory: Path) -> tuple[str, str]:
 
 
 def _entries(outputs: Path) -> list[_Entry]:
-    """Return the list in a file. Damage reads as nothing, and is repaired by the next checkout."""
+    """Return the list in a file.
+
+    Damage reads as nothing, and is repaired by the next checkout; raises :class:`Corrupt` for what cannot be read.
+    """
     try:
-        value = json.loads(outputs.read_bytes()) if outputs.is_file() else []
-    except (ValueError, RecursionError):
+        value = json.loads(read_file(outputs, _ANEW, most=2**24))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return []
     found = map(_entry, value if isinstance(value, list) else [])
     return list({entry.key: entry for entry in found if entry is not None}.values())

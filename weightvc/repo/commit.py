@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage
-from weightvc.repo.repository import BASE, Handle, removal_path
-from weightvc.util.errors import Conflict, NotARepository, RequestError
+from weightvc.repo.repository import BASE, Handle, removal_path, task_path
+from weightvc.util.errors import Conflict, Corrupt, NotARepository, RequestError
+from weightvc.util.text import printable
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str
         if contents is None or "/tasks/" not in path:
             continue
         task = Manifest.from_bytes(contents, path)
+        if path != task_path(str(task.task)):
+            what = f"the manifest staged as {path} says that it is {printable(str(task.task))}"
+            raise Corrupt(what, "run `wvc unstage`, and stage anew what that drops")
         if task.base != base.version:
             raise Conflict(
                 f"task {task.task} was added against another base than the one of this branch",

@@ -139,7 +139,7 @@ def _compare(reader: Reader, entry: Entry, sides: list[Side]) -> _Sums:
 
 def _row(name: str, parts: list[_Sums], two: bool) -> Row:
     both = sum((part.both for part in parts), Moments())
-    base = math.fsum(part.base for part in parts) ** 0.5
+    base = sum(part.base for part in parts) ** 0.5  # may overflow to infinity, where fsum raises
     row = Row(
         name=name,
         tensors=len(parts),

@@ -123,8 +123,8 @@ class Materializer:
         for names, folded in self._folded.items():
             for (at, _), square in zip(sources[names], folded.vectors, strict=True):
                 squares[at].append(square)
-        merged = math.sqrt(math.fsum(folded.merged for folded in self._folded.values()))
-        factor = self._method.scale([math.sqrt(math.fsum(parts)) for parts in squares], merged)
+        merged = _norm([folded.merged for folded in self._folded.values()])
+        factor = self._method.scale([_norm(parts) for parts in squares], merged)
         if not math.isfinite(factor) or not math.isfinite(merged):
             raise Conflict("the merged model's norm is beyond double precision", "use smaller coefficients")
         return factor
@@ -219,6 +219,13 @@ def _overflow(plan: TensorPlan) -> Conflict:
         f"tensor {printable(plan.names[0])}: the merged values do not fit into {plan.spec.dtype}",
         "use smaller coefficients, or a wider --dtype",
     )
+
+
+def _norm(squares: Sequence[float]) -> float:
+    try:
+        return math.sqrt(math.fsum(squares))
+    except OverflowError:
+        return math.inf
 
 
 def _square(vector: Tensor) -> float:

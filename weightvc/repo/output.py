@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from weightvc.checkpoint.files import map_file
 from weightvc.history.exclude import exclude
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import compare
 from weightvc.repo.repository import TRACKED, Handle
-from weightvc.util import canon, fsio
+from weightvc.util import canon, fsio, scratch
 from weightvc.util.errors import Conflict, Corrupt, NotFound, RequestError, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
@@ -103,7 +104,7 @@ def _foreign(directory: Path, lock: Lock, jobs: int, progress: Progress) -> list
         if (
             name not in lock.files
             or not fsio.is_regular(path)
-            or tensor_digest("U8", [path.stat().st_size], path.read_bytes()) != lock.files[name]
+            or tensor_digest("U8", [path.stat().st_size], map_file(path)) != lock.files[name]
         ):
             changed.append(name)
     return changed
@@ -130,21 +131,22 @@ def building(final: Path, replaces: Files | None = None) -> Iterator[Path]:
                 "move them away, or pass --force to replace the directory with all it holds",
             )
 
-    made = fsio.beside(final, "wvc")
+    made = scratch.beside(final, "wvc")
     try:
-        _make(made, final)
-        yield made
-        for directory in [made, *sorted(p for p in made.rglob("*") if p.is_dir())]:
-            fsio.sync_dir(directory)
-        fsio.publish_dir(made, final, check)
+        with ExitStack() as stack:
+            _make(made, final, stack)
+            yield made
+            for directory in [made, *sorted(p for p in made.rglob("*") if p.is_dir())]:
+                fsio.sync_dir(directory)
+            scratch.publish_dir(made, final, check)
     finally:
         fsio.remove_tree(made)
 
 
-def _make(made: Path, final: Path) -> None:
+def _make(made: Path, final: Path, stack: ExitStack) -> None:
     try:
         fsio.make_dirs(made.parent)
-        fsio.ops.mkdir(made)
+        stack.enter_context(scratch.directory(made))
     except OSError as error:
         raise RequestError(
             f"{final}: no directory can be made there ({error.strerror})", "name another one with -o DIR"

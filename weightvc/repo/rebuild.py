@@ -22,7 +22,7 @@ from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import State
 from weightvc.repo.takeout import Gone
 from weightvc.store.local import LocalStore
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.progress import Progress
 from weightvc.util.text import listed
@@ -69,7 +69,8 @@ class Rebuild:
     A directory is rebuilt from the task versions that its lock pins, whatever HEAD has by now, and replaced only by
     a model that is proved. ``warnings`` collects what could not be rebuilt: directories that hold files of somebody
     else's or whose task versions history lost, recipes that no longer make a model, models whose objects are missing
-    or damaged; ``unproved`` names those directories and recipes. The removal stands all the same.
+    or damaged, and whatever else stopped one of them; ``unproved`` names those directories and recipes. The removal
+    stands all the same.
 
     Args:
         repo: The repository.
@@ -112,15 +113,15 @@ class Rebuild:
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
         for directory in checkouts.recorded(self._repo):
-            fsio.sweep(directory)
-        fsio.sweep_scratch(self._repo.tmp)
+            scratch.sweep(directory)
+        scratch.sweep_files(self._repo.tmp)
         with self._twin() as twin:
             for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest
                 where = None if target.directory is None else str(target.directory)
                 try:
                     after = self._rebuild(target, self._resolve(target, state), twin, progress)
-                except (WeightvcError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 -- the removal is committed: whatever stops one stops no other
                     self.unproved.append(where or target.name or target.label)
                     self.warnings.append(self._failure(target, error))
                 else:
@@ -130,7 +131,7 @@ class Rebuild:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
                 checkouts.forget(self._repo, directory)
 
-    def _failure(self, target: Target, error: WeightvcError | OSError) -> str:
+    def _failure(self, target: Target, error: Exception) -> str:
         why = _why(target, error)
         if target.directory is None:
             return f"{target.label} {'was' if target.name else 'were'} not rebuilt: {why}"
@@ -216,7 +217,8 @@ class Rebuild:
         root = self._repo.tmp / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
         store = LocalStore(root / "objects", root / "tmp")
         try:
-            yield Handle(self._repo.git, store)
+            with scratch.directory(root):
+                yield Handle(self._repo.git, store)
         finally:
             fsio.remove_tree(root)
 
@@ -228,9 +230,9 @@ class Rebuild:
                 twin.store.adopt(self._repo.store, oid)
 
 
-def _why(target: Target, error: WeightvcError | OSError) -> str:
+def _why(target: Target, error: Exception) -> str:
     """Return why a model was not rebuilt, for a sentence that begins with its directory."""
-    what = error.what if isinstance(error, WeightvcError) else str(error)
+    what = error.what if isinstance(error, WeightvcError) else _said(error)
     start = f"{target.directory} "
     return f"it {what.removeprefix(start)}" if what.startswith(start) else what
 
@@ -239,6 +241,13 @@ def _recipe(request: Request | None) -> str | None:
     """Return the named recipe that was asked for; a recipe file is none."""
     named = request is not None and request.recipe is not None and is_task_name(request.recipe)
     return request.recipe if request is not None and named else None
+
+
+def _said(error: Exception) -> str:
+    """Return what stopped a rebuild that nobody foresaw."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return str(error) if isinstance(error, OSError) else f"this is a bug in wvc: {error!r}"
 
 
 def _key(resolved: Resolved, max_shard_size: int) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from weightvc.objects.tensors import MERGED
 from weightvc.repo import stage
 from weightvc.repo.repository import Handle, recipe_path, task_path
 from weightvc.repo.state import State, load, load_commit
+from weightvc.util import toml
 from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, meant, printable
 
@@ -169,7 +170,8 @@ def _named(repo: Handle, state: State, name: str) -> Recipe:
         return Recipe.from_bytes(staged, name)
     path = Path(name)
     if path.is_file():
-        return Recipe.from_bytes(path.read_bytes(), name)
+        with path.open("rb") as file:
+            return Recipe.from_bytes(file.read(toml.MAX_BYTES + 1), name)
     known = listed(sorted(state.recipes)) or "none"
     raise NotFound(
         f"no recipe {printable(name)!r}, and no file of that name; the recipes are: {known}",

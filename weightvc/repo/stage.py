@@ -12,9 +12,12 @@ from pathlib import Path
 from weightvc.objects.ids import is_task_name
 from weightvc.repo.repository import TRACKED, Handle, recipe_path, task_path
 from weightvc.util import fsio
-from weightvc.util.errors import NotFound
+from weightvc.util.errors import Corrupt, NotFound
+from weightvc.util.reading import read_file
+from weightvc.util.text import printable
 
 _REMOVED = ".removed"
+_SUFFIXES = {"tasks": ".json", "recipes": ".toml"}
 
 
 def put(repo: Handle, path: str, data: bytes) -> None:
@@ -44,16 +47,21 @@ def forget(repo: Handle, path: str) -> bool:
 
 
 def changes(repo: Handle) -> dict[str, bytes | None]:
-    """Return what is staged, by tracked path; ``None`` for a deletion."""
+    """Return what is staged, by tracked path; ``None`` for a deletion.
+
+    Raises:
+        Corrupt: a file there is not one that wvc stages, and must not be committed; or one is too large.
+    """
     found: dict[str, bytes | None] = {}
     for file in sorted(repo.stage_dir.glob("*/*")):
         if not fsio.is_regular(file) or fsio.SCRATCH.fullmatch(file.name):
             continue
-        path = f"{TRACKED}/{file.parent.name}/{file.name}"
-        if path.endswith(_REMOVED):
-            found[path.removesuffix(_REMOVED)] = None
-        else:
-            found[path] = file.read_bytes()
+        name = file.name.removesuffix(_REMOVED)
+        suffix = _SUFFIXES.get(file.parent.name, "")
+        if not (suffix and name.endswith(suffix) and is_task_name(name.removesuffix(suffix))):
+            raise Corrupt(f"{printable(str(file))}: wvc stages no file of that name", "move it away")
+        data = read_file(file, "delete it, and stage anew what it was for")
+        found[f"{TRACKED}/{file.parent.name}/{name}"] = None if name != file.name else data
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from weightvc.history.commit import under_way
 from weightvc.objects.manifest import Manifest
@@ -11,6 +12,8 @@ from weightvc.repo.repository import TRACKED, Handle
 from weightvc.repo.stale import Output
 from weightvc.repo.state import load
 from weightvc.util import fsio
+from weightvc.util.errors import Corrupt
+from weightvc.util.reading import read_file
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,16 @@ def edited(repo: Handle, commit: str) -> tuple[str, ...]:
         return ()
     tree = repo.git.read_tree(commit)
     there = {path.relative_to(top).as_posix() for path in (top / TRACKED).rglob("*") if fsio.is_regular(path)}
-    same = {path for path in there & tree.keys() if tree[path] in _blob_ids((top / path).read_bytes(), tree[path])}
+    same = {path for path in there & tree.keys() if _holds(top / path, tree[path])}
     return tuple(sorted((tree.keys() | there) - same))
+
+
+def _holds(file: Path, blob: str) -> bool:
+    """Tell whether a file is that of a blob; one that is gone meanwhile or too large for any of wvc's is not."""
+    try:
+        return blob in _blob_ids(read_file(file, ""), blob)
+    except (FileNotFoundError, Corrupt):
+        return False
 
 
 def _blob_ids(data: bytes, like: str) -> set[str]:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -121,16 +121,55 @@ def make_dirs(path: Path) -> None:
 SCRATCH = re.compile(r"tmp-([1-9]\d{0,8})-[0-9a-f]{16}", re.ASCII)
 """The whole name of a file that is being written, or was when its process died."""
 
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
+"""What the system says of a lock on a file system that has none."""
+
+
+def hold(fd: int, path: Path) -> bool:
+    """Mark a scratch file or directory as in use until ``fd`` is closed, and tell whether it still has that name.
+
+    The kernel frees the lock when the process dies, and knows it from other containers, too. It is shared: only
+    :func:`weightvc.util.scratch.left` asks for it alone. Where there are no locks nothing is marked.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _create(directory: Path) -> tuple[Path, int]:
+    """Make a file under a scratch name, held; another one if a sweep took it first."""
+    while True:
+        path = directory / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
+        fd = ops.create(path)
+        if hold(fd, path):
+            return path, fd
+        os.close(fd)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have an error of the system say which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
 
 class NewFile:
-    """A file being written under a scratch name, removed again unless published.
+    """A file being written under a scratch name, or ``name``, removed again unless published.
 
     Used as a context manager. ``write`` appends; ``pwrite`` may be called from several threads.
     """
 
     def __init__(self, directory: Path, name: str = "") -> None:
-        self.path = directory / (name or f"tmp-{os.getpid()}-{secrets.token_hex(8)}")
-        self._fd = ops.create(self.path)
+        self.path, self._fd = (directory / name, ops.create(directory / name)) if name else _create(directory)
         self._end = 0
 
     def write(self, data: Buffer) -> None:
@@ -141,20 +180,25 @@ class NewFile:
         """Write all of ``data`` at byte ``offset`` and return its length."""
         view = memoryview(data).cast("B")
         done = 0
-        while done < len(view):
-            done += ops.pwrite(self._fd, view[done:], offset + done)
+        with _naming(self.path):
+            while done < len(view):
+                done += ops.pwrite(self._fd, view[done:], offset + done)
         return done
 
     def close(self, *, sync: bool = True) -> None:
         """Close the descriptor, after forcing the bytes to disk if ``sync``."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
         try:
             if sync:
-                ops.fsync(fd)
+                self._sync()
         finally:
-            os.close(fd)
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def _sync(self) -> None:
+        if self._fd >= 0:
+            with _naming(self.path):
+                ops.fsync(self._fd)
 
     def fileno(self) -> int:
         """Return the open descriptor, for reading back what was written."""
@@ -162,12 +206,13 @@ class NewFile:
 
     def replace(self, final: Path) -> None:
         """Publish under ``final``, replacing what is there. The caller syncs the directory."""
-        self.close()
+        self._sync()  # and held until it has its name
         ops.rename(self.path, final)
+        self.close(sync=False)
 
     def link(self, final: Path) -> bool:
         """Publish under ``final`` unless that name exists; return whether it was new."""
-        self.close()
+        self._sync()
         try:
             ops.link(self.path, final)
         except FileExistsError:
@@ -221,74 +266,6 @@ def remove_tree(path: Path) -> None:
     """Remove a directory and all it holds; one that is not there is fine."""
     with suppress(FileNotFoundError, NotADirectoryError):
         ops.rmtree(path)
-
-
-def beside(final: Path, kind: str) -> Path:
-    """Return a new scratch name in the directory of ``final`` that tells whose it is: `.NAME.KIND-PID-RANDOM`."""
-    return final.with_name(f".{final.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def publish_dir(made: Path, final: Path, check: Callable[[Path], None] = lambda _: None) -> None:
-    """Move a finished directory to its final name durably, replacing a directory that is there.
-
-    The old directory is moved aside first and removed last, so that at every moment either the old or the new
-    one is complete on disk. A failure or an interrupt between the two moves puts the old one back.
-
-    Args:
-        made: The new directory, beside ``final``.
-        final: The name that it gets.
-        check: Called with the old directory when nobody can reach it by its name any more; raises to keep it.
-    """
-    aside = beside(final, "old")
-    replaced = final.is_dir() and not final.is_symlink()
-    try:
-        if replaced:
-            ops.rename(final, aside)
-            check(aside)
-        ops.rename(made, final)
-    except BaseException:
-        if aside.is_dir() and made.is_dir():
-            ops.rename(aside, final)
-        raise
-    sync_dir(final.parent)
-    if replaced:
-        remove_tree(aside)
-
-
-def sweep(final: Path) -> None:
-    """Clear away what killed processes left beside ``final``, as far as possible.
-
-    A directory that was moved aside gets its name back if nothing else took it.
-    """
-    left = re.compile(rf"\.{re.escape(final.name)}\.(wvc|old)-([1-9]\d{{0,8}})-[0-9a-f]{{8}}", re.ASCII)
-    with suppress(OSError):
-        for path in sorted(final.parent.iterdir()):
-            match = left.fullmatch(path.name)
-            if match is None or _alive(int(match[2])):
-                continue
-            if match[1] == "old" and not os.path.lexists(final):
-                ops.rename(path, final)
-                sync_dir(final.parent)
-            else:
-                remove_tree(path)
-
-
-def sweep_scratch(directory: Path) -> None:
-    """Remove what killed processes left in a directory of scratch files, as far as possible."""
-    with suppress(OSError):
-        for path in directory.iterdir():
-            if (match := SCRATCH.fullmatch(path.name)) and not _alive(int(match[1])):
-                remove_tree(path) if path.is_dir() and not path.is_symlink() else remove_file(path)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager
