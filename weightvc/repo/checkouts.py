@@ -12,6 +12,7 @@ from weightvc.repo import asked
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
 from weightvc.util import fsio
+from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
 
 _ANEW = "delete it, and run `wvc checkout` anew for each directory that it wrote, so that `wvc revert` finds them"
