@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
 
-CODECS = ("intdelta", "full", "raw")
+CODECS = ("intdelta", "full", "raw", "int8", "int4", "int2", "bitdelta", "t-switch")
 """The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
 
 LEVELS = ("fast", "default", "best")
