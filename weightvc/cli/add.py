@@ -53,6 +53,7 @@ def command(
     """Store a fine-tune of the base as a task, for the next `wvc commit`.
 
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    Its bits come back, unless --codec names a lossy one.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """
     store = repo.snapshot.Options(codec, level, jobs, allow_nonfinite)
@@ -80,4 +81,6 @@ def _lines(result: "Added") -> Iterator[str]:
         return
     yield f"staged {_CHANGES[result.change].format(result.task)}: {counts}{moved}"
     ratio = share(result.stored_bytes, result.bytes)
+    if result.lossy:
+        yield f"lossy: {result.lossy}"
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"

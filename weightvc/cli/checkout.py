@@ -53,8 +53,8 @@ def command(
 ) -> None:
     """Build a model: all tasks at REV in the order of adding, or those that are named.
 
-    One task alone comes back bit for bit, with its other files. The directory gets a wvc.lock.json, from which
-    `wvc verify` checks it and `wvc verify --replay` builds it again.
+    One task alone comes back bit for bit, with its other files; one that was added lossily, as near as its codec keeps
+    it. The directory gets a wvc.lock.json, from which `wvc verify` checks it and `wvc verify --replay` builds it again.
     """
     asked = wanted(rev, request)  # first: a usage error need not load torch
     where = repo.checkout.Options(
@@ -81,7 +81,7 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
     made = " + ".join(result.recipe) or "the base"
-    how = "bit for bit" if result.exact else f"by {result.method}"
+    how = ("lossy" if result.lossy else "bit for bit") if result.exact else f"by {result.method}"
     if result.digest is None:
         yield f"would write {result.tensors} tensors, {size(result.bytes)}, to {result.output}: {made} {how}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))

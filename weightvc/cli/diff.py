@@ -34,6 +34,7 @@ def command(ctx: Context, a: str, b: str | None, layers: bool, md: bool, exit_co
         ctx.code = exits.FOUND
     if result.apart:
         ctx.note([f"{result.apart} tensors differ beyond these figures: new, missing, reshaped, or no numbers"])
+    ctx.note(result.notes)
     ctx.emit("diff", result, _markdown(result) if md else columns(_table(result), right=range(1, 9)))
 
 

@@ -134,6 +134,10 @@ def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return items
 
 
+def _alias(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return "int4" if value == "lossy" else value
+
+
 def jobs(function: F) -> F:
     """Add ``--jobs``."""
     default = len(os.sched_getaffinity(0))
@@ -145,8 +149,9 @@ def jobs(function: F) -> F:
 def codec(function: F) -> F:
     """Add ``--codec``."""
     return click.option(
-        "--codec", default="intdelta", show_default=True, shell_complete=codecs,
-        help="How tensors are stored: intdelta (differences from the base), full (no base) or raw.",
+        "--codec", default="intdelta", show_default=True, shell_complete=codecs, callback=_alias,
+        help="How tensors are stored: intdelta (differences from the base), full (no base) or raw. Lossy, never for a "
+        "base: int8, int4 (or lossy), int2, bitdelta, t-switch, svd:RANK.",
     )(function)  # fmt: skip
 
 

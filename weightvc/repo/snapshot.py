@@ -12,13 +12,16 @@ from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import container, values
 from weightvc.delta.codec import Level, codec_named
 from weightvc.delta.encoding import encode
+from weightvc.delta.pair import Unsuited
 from weightvc.objects.ids import Digest
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorSpec, tensor_digest
-from weightvc.repo.decode import SPAN, Reader, Section
+from weightvc.repo import loss
+from weightvc.repo.decode import SPAN, Decoder, Reader, Section
+from weightvc.repo.loss import Measured
 from weightvc.store.local import LocalStore
 from weightvc.util import heap, parallel
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, UsageError
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
 
@@ -29,6 +32,9 @@ SMALL = 64 * 2**10
 
 FULL = "full"
 """The codec of tensors that have no base, unless another that uses none was asked for."""
+
+LOSSLESS = "intdelta"
+"""The codec of tensors that a lossy one does not take."""
 
 RANK = 72
 """Rank of the factors that an estimate of memory counts with."""
@@ -70,16 +76,18 @@ class _Piece:
     entry: Entry
     codec: str = ""
     small: bytes | None = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The three lists of a manifest, and how many non-finite values the tensors hold."""
+    """The three lists of a manifest, how many non-finite values the tensors hold, and what lossy ones lost."""
 
     tensors: tuple[Entry, ...]
     files: tuple[Entry, ...]
     headers: tuple[Entry, ...]
     nonfinite: int
+    measured: tuple[Measured, ...] = ()
 
 
 class _Taker:
@@ -107,14 +115,35 @@ class _Taker:
         ):
             base, codec = self._reader.open(partner), self._options.codec
             entry = Entry(spec, digest, "delta", partner.spec.name)
-        chunks = encode(spec, data, base, codec, self._options.level)
+        codec, chunks = self._encode(spec, data, base, codec)
         if spec.nbytes <= SMALL:
             small = b"".join(chunks)
             self._refuse_changed(item, data, digest)
-            return _Piece(item.section, entry, codec, small)
+            entry, measured = self._returned(entry, codec, memoryview(small), data, base)
+            return _Piece(item.section, entry, codec, small, measured)
         stored = self._store.put(chunks)
         self._refuse_changed(item, data, digest)
-        return _Piece(item.section, replace(entry, place=Place(codec, stored.object, stored.size)))
+        entry = replace(entry, place=Place(codec, stored.object, stored.size))
+        entry, measured = self._returned(entry, codec, self._store.open(stored.object), data, base)
+        return _Piece(item.section, entry, measured=measured)
+
+    def _encode(
+        self, spec: TensorSpec, data: memoryview, base: Decoder | None, codec: str
+    ) -> tuple[str, Iterator[bytes]]:
+        """Return the encoding and its codec: a lossless one for what a lossy one does not take."""
+        try:
+            return codec, encode(spec, data, base, codec, self._options.level)
+        except Unsuited:
+            return LOSSLESS, encode(spec, data, base, LOSSLESS, self._options.level)
+
+    @staticmethod
+    def _returned(
+        entry: Entry, codec: str, stored: memoryview, data: memoryview, base: Decoder | None
+    ) -> tuple[Entry, Measured | None]:
+        """Return the entry of what comes back of a tensor, which a lossy codec makes another one."""
+        if base is None or not codec_named(codec).lossy:
+            return entry, None
+        return loss.measure(entry, stored, data, base)
 
     def _refuse_changed(self, item: _Item, data: memoryview, digest: Digest) -> None:
         """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
@@ -174,8 +203,11 @@ def take(
     Raises:
         BadInput: a tensor holds non-finite values or bytes that are no booleans, or a weight file changed meanwhile.
         Unsupported: no such codec.
+        UsageError: a lossy codec for the base.
     """
     heap.steady()
+    if base is None and codec_named(options.codec).lossy:
+        raise UsageError(f"codec {options.codec} is lossy, and a base is kept as it is", "leave --codec out")
     items = sorted(_items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
     reader = None if base is None else Reader(store, base)
     taker = _Taker(checkpoint, reader, store, options)
@@ -192,7 +224,8 @@ def take(
         section: tuple(entry for piece, entry in zip(pieces, entries, strict=True) if piece.section == section)
         for section in ("tensors", "files", "headers")
     }
-    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite)
+    measured = tuple(piece.measured for piece in pieces if piece.measured is not None)
+    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite, measured)
 
 
 def _run(label: str, work: Callable[[_Item], T], items: Sequence[_Item], jobs: int, progress: Progress) -> list[T]:
