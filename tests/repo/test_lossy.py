@@ -179,3 +179,12 @@ def test_small_tensors_alone_lose_nothing(two, templates):
 @pytest.mark.parametrize("codec", ["svd:0", "svd", "int3"])
 def test_an_unknown_one_is_refused(repo, refused, made, codec):
     refused(repo, 3, "add", made / "fine", "--task", "x", "--codec", codec, says=f"codec '{codec}' is unknown")
+
+
+@pytest.mark.parametrize("codec", ["intdelta", "int2"])
+def test_what_is_added_again_after_a_loss_is_known(repo, made, tmp_path, codec):
+    repo.put("fine", made / "fine", "--codec", "int4")
+    repo.wvc("checkout", "--tasks", "fine", "-o", tmp_path / "out")
+    ran = repo.run("add", tmp_path / "out", "--task", "again", "--codec", codec)
+    assert "note: 3 tensors are what a lossy codec left of task fine: embed.weight, h.conv, h.weight" in ran.err
+    assert "left of task" not in repo.run("add", made / "fine", "--task", "fine", "--codec", codec).err

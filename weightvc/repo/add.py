@@ -24,7 +24,7 @@ from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import Note, printable
+from weightvc.util.text import Note, listed, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -140,14 +140,24 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
 
 def _losses(state: State, manifest: Manifest, lossy: Lossy | None, codec: str) -> list[str]:
     """Say that what comes back is not what was added, or that a lossy codec had nothing to take."""
+    notes = _again(state, manifest)
     if lossy is None:
         nothing = f"codec {codec} takes none of the tensors that moved; all are stored losslessly"
-        return [nothing] if codec_named(codec).lossy else []
-    notes = ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
+        return [*notes, nothing] if codec_named(codec).lossy else notes
+    notes += ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
     before = state.tasks.get(str(manifest.task))
     if before is not None and not before.lossy:
         notes.append(f"the committed version of task {manifest.task} is lossless; this one is not")
     return notes
+
+
+def _again(state: State, manifest: Manifest) -> list[str]:
+    """Say which tensors are themselves what a lossy codec left of a task, and not what was trained."""
+    left = {entry.digest: str(task.task) for task in state.tasks.values() for entry in task.lossy}
+    added = {e.spec.name: e.lossy.original if e.lossy else e.digest for e in manifest.tensors if e.state != "same"}
+    found = {name: left[digest] for name, digest in added.items() if digest in left}
+    of = listed(sorted(set(found.values())))
+    return [Note(f"{len(found)} tensors are what a lossy codec left of task {of}", list(found))] if found else []
 
 
 def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:
