@@ -93,7 +93,7 @@ def test_rows_that_hardly_moved_stay_the_bases(base, step):
     moved = step.copy()
     moved[100:] /= 100
     target = base + moved
-    out, size = back("int2", SPEC, target, base)
+    out, size = back("int4", SPEC, target, base)
     assert np.array_equal(out[100:], base[100:])
     assert lost(out, target, base) < 0.15
     assert size < 0.5 * 100 * 400

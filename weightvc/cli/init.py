@@ -18,7 +18,7 @@ from weightvc.cli.context import Context, pass_context, share, size
     shell_complete=options.paths,
     help="The base checkpoint: a file or a model directory.",
 )
-@options.codec
+@options.base_codec
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
 @options.jobs
 @options.dry_run
