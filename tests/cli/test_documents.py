@@ -113,7 +113,7 @@ def test_members_of_members(documents):
     assert keys(documents["init"]["base"]) >= {"digest", "tensors", "bytes", "stored_bytes"}
     assert keys(documents["add"]["tensors"]) >= {"same", "delta", "added", "removed"}
     assert keys(documents["revert"]["rebuilt"][0]) >= {"recipe", "before", "after"}
-    line = {"task", "version", "added", "bytes", "stored_bytes"}
+    line = {"task", "version", "added", "bytes", "stored_bytes", "lossy"}
     assert keys(documents["status"]["tasks"][0]) == keys(documents["show-revision"]["tasks"][0]) == line
     commit = {"commit", "time", "author", "subject", "parents", "added", "changed", "removed", "recipes", "stored"}
     assert keys(documents["log"]["commits"][0]) == keys(documents["show-revision"]["commit"]) == commit

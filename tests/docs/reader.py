@@ -1,5 +1,6 @@
 """Reads objects by the words of docs/format/ alone. Imports nothing of weightvc, on purpose."""
 
+import itertools
 import json
 import math
 
@@ -119,6 +120,73 @@ def prediction(header, side, base):
     return words(header["dtype"], floats(header["dtype"], base) + (sums * 2.0**-s).reshape(-1))
 
 
+def scales(body, size):
+    """The scales of docs/format/lossy.md."""
+    found = []
+    while len(found) < size:
+        length = number(body, 0, 4)
+        found += all_planes(body[4 : 4 + length], min(size - len(found), 131072), 4).tolist()
+        body = body[4 + length :]
+    assert not body
+    assert max(found) < 0x7F800000
+    return np.array(found, np.uint32).view(np.float32).astype(np.float64)
+
+
+def codes(body, c, limit, held):
+    """Codes of a chunk's elements whose scales are not 0."""
+    if not c:
+        assert not body
+        return []
+    found = []
+    for byte in all_planes(body, -(-c // held), 1).tolist():
+        assert byte < (2 * limit + 1) ** held
+        found += [byte // (2 * limit + 1) ** place % (2 * limit + 1) - limit for place in range(held)]
+    assert not any(found[c:])
+    return found[:c]
+
+
+LOSSY = {"int8": (127, 1), "int4": (7, 2), "int2": (1, 5), "bitdelta": (1, 5), "t-switch": (1, 5)}
+
+
+def moves(header, side, chunks, w):
+    """By how much each element moves, by docs/format/lossy.md."""
+    codec, rows = header["codec"], header["shape"][0]
+    elements = math.prod(header["shape"])
+    n = elements // rows
+    if codec.startswith("svd:"):
+        assert not any(chunks)
+        r, s = number(side, 0, 2), int.from_bytes(side[2:4], "little", signed=True)
+        assert r <= int(codec[4:]) <= 128
+        left, rest = matrix(side[4:], rows * r)
+        right, rest = matrix(rest, r * n)
+        assert not rest
+        return (left.reshape(rows, r) @ right.reshape(r, n) * 2.0**-s).reshape(-1)
+    width = 64 if codec == "int2" else n
+    groups = [0 if codec == "t-switch" else e // n * -(-n // width) + e % n // width for e in range(elements)]
+    scale = scales(side, groups[-1] + 1)[groups]
+    step, each = np.zeros(elements), 524288 // w
+    for index, body in enumerate(chunks):
+        part = slice(index * each, (index + 1) * each)
+        live = np.flatnonzero(scale[part])
+        step[part][live] = codes(body, len(live), *LOSSY[codec])
+    return step * scale
+
+
+def moved(header, step, base):
+    """The words that come back."""
+    with np.errstate(over="ignore"):
+        found = words(header["dtype"], floats(header["dtype"], base) + step)
+    stays = (step == 0) | ~np.isfinite(floats(header["dtype"], found))
+    return np.where(stays, base, found)
+
+
+def lengths(body):
+    """The lengths of frames."""
+    while body:
+        yield 12 + number(body, 0, 4)
+        body = body[12 + number(body, 0, 4) :]
+
+
 def decode(data, base):
     header, body = parts(data, 1)
     assert sorted(header) == ["codec", "dtype", "shape", "side"]
@@ -133,6 +201,11 @@ def decode(data, base):
         assert xxhash.xxh3_64_intdigest(side) == checksum
     if header["codec"] == "intdelta":
         guess = prediction(header, side, np.frombuffer(base, f"<u{w}"))
+    lossy = header["codec"] not in {"intdelta", "full", "raw"}
+    if lossy:
+        ends = np.cumsum([0, *lengths(body)])
+        chunks = [body[start + 12 : end] for start, end in itertools.pairwise(ends)]
+        guess = moved(header, moves(header, side, chunks, w), np.frombuffer(base, f"<u{w}"))
     raw = b""
     while left:
         size = min(left, 524288)
@@ -141,6 +214,8 @@ def decode(data, base):
         if header["codec"] == "intdelta":
             start = len(raw) // w
             inner = (guess[start : start + size // w] + difference(inner, size // w, w)).tobytes()
+        elif lossy:
+            inner = guess[len(raw) // w :][: size // w].tobytes()
         elif header["codec"] == "full":
             inner = full(header, inner, size // w, w).tobytes()
         assert len(inner) == size

@@ -28,6 +28,7 @@ weightvc.initialize(folder / "repo", folder / "base", jobs=1)
 repo = weightvc.open(folder / "repo")
 repo.add(folder / "tuned", task="support", jobs=1)
 repo.add(folder / "plain", task="raw", codec="raw", jobs=1)
+repo.add(folder / "plain", task="near", codec="int4", jobs=1)
 repo.commit("Add support")
 """
 IDENTITY = {f"GIT_{role}_{part}": "t@example.com" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
@@ -148,7 +149,7 @@ class Reader:
             line[key] for key in ("dtype", "shape", "codec")
         ]
         base = None
-        if header["codec"] == "intdelta":
+        if header["codec"] in {"intdelta", "int4"}:
             assert line["state"] == "delta"
             self.needed_base.append(line["name"])
             base = self.get(kind, self.line_of_base(kind, line))
@@ -204,6 +205,20 @@ def test_all_states_were_met(folder):
     assert [line["state"] for line in raw["files"] + raw["headers"]] == ["same", "same"]
     assert [line["state"] for line in manifest["files"]] == ["whole", "whole"]
     assert {line["state"] for kind in ("tensors", "files", "headers") for line in reader.base[kind]} == {"whole"}
+
+
+def test_what_was_lost_is_as_stated(folder):
+    reader = Reader(folder / "repo")
+    near, raw = (document((folder / "repo" / ".wvc" / f"tasks/{task}.json").read_bytes()) for task in ("near", "raw"))
+    (line,) = [line for line in near["tensors"] if "lossy" in line]
+    (same,) = [line for line in raw["tensors"] if line["state"] != "same"]
+    assert (line["name"], line["codec"], line["state"]) == ("h.weight", "int4", "delta")
+    assert line["lossy"]["original"] == same["digest"] != line["digest"]
+    lines = line, same, reader.line_of_base("tensors", line)
+    returned, added, base = (np.frombuffer(reader.get("tensors", at), "<f4").astype(np.float64) for at in lines)
+    error = returned - added
+    assert line["lossy"]["relative"] == float(f"{np.linalg.norm(error) / np.linalg.norm(added - base):.6g}")
+    assert line["lossy"]["maximum"] == float(f"{np.abs(error).max():.6g}")
 
 
 def test_the_page_s_digests_are_of_what_it_says():

@@ -186,3 +186,20 @@ def test_a_newer_schema_asks_for_an_upgrade():
         with pytest.raises(Unsupported, match=words) as caught:
             read(data)
         assert caught.value.hint == "upgrade weightvc"
+
+
+@pytest.mark.parametrize("lossy", [(), ("sales",), ("support", "sales")])
+def test_lossy_tasks_are_named(lossy):
+    lock = replace(LOCK, lossy=lossy)
+    assert read(lock.to_bytes()).lossy == lossy
+    assert (b"lossy" in lock.to_bytes()) == bool(lossy)
+    assert lock.digest == LOCK.digest
+
+
+def test_lossy_tasks_are_those_of_the_recipe_in_its_order():
+    words = "the lossy tasks are not tasks of its recipe, in its order"
+    for names in (["other"], ["sales", "support"], ["sales", "sales"]):
+        refused(changed(lossy=names), words)
+    refused(changed(lossy=[]), "not as wvc writes it")
+    refused(changed(lossy="sales"), "is not of type list")
+    refused(changed(lossy=[1]), "is not of type str")

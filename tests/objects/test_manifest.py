@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weightvc.objects.loss import Loss
 from weightvc.objects.manifest import TIME as FORMAT
 from weightvc.objects.manifest import Entry, Manifest, Parent, Place
 from weightvc.objects.tensors import TensorSpec
@@ -24,6 +25,7 @@ DELTA = Entry(TensorSpec("model.h", "F32", (2, 2)), B, "delta", "h", Place("intd
 WHOLE = Entry(TensorSpec("score", "F32", ()), C, "whole", None, Place("raw", D, 70))
 CONFIG = Entry(TensorSpec("config.json", "U8", (3,)), A, "same", "config.json")
 HEADER = Entry(TensorSpec("model.safetensors", "U8", (120,)), D, "whole", None, Place("intdelta", C, 140, 1))
+LOSSY = replace(DELTA, lossy=Loss(A, 0.125, 3e-05))
 TASK = Manifest(
     tensors=(SAME, DELTA, WHOLE),
     files=(CONFIG,),
@@ -78,7 +80,9 @@ def test_the_bytes_are_these():
     )
 
 
-@pytest.mark.parametrize("manifest", [TASK, BASE, replace(TASK, tensors=(), files=(), lineage=())])
+@pytest.mark.parametrize(
+    "manifest", [TASK, BASE, replace(TASK, tensors=(), files=(), lineage=()), replace(TASK, tensors=(LOSSY,))]
+)
 def test_what_is_written_is_read(manifest):
     assert read(manifest.to_bytes()) == manifest
 
@@ -214,6 +218,42 @@ LINE = {
 @pytest.mark.parametrize(("line", "change", "words"), LINE.values(), ids=LINE)
 def test_a_line_that_says_something_else_is_refused(line, change, words):
     refused(changed(at=("tensors", line), **change), words)
+
+
+def test_a_loss_is_part_of_a_line():
+    lossy = replace(TASK, tensors=(SAME, LOSSY, WHOLE))
+    assert lossy.lossy == (LOSSY,)
+    assert TASK.lossy == ()
+    assert (
+        f'"lossy":{{"maximum":3e-05,"original":"{A}","relative":0.125}},"name":"model.h"'.encode() in lossy.to_bytes()
+    )
+    assert b"lossy" not in TASK.to_bytes()
+    assert lossy.version == TASK.version
+
+
+LOSS = {"original": A, "relative": 0.125, "maximum": 3e-05}
+BAD_LOSS = {
+    "null": (1, None, "an object was expected"),
+    "nothing": (1, {}, "no maximum, original, relative"),
+    "more": (1, LOSS | {"mean": 0.1}, "unknown mean"),
+    "integer": (1, LOSS | {"relative": 0}, "0 is not of type float"),
+    "boolean": (1, LOSS | {"maximum": True}, "True is not of type float"),
+    "negative": (1, LOSS | {"relative": -0.5}, "an error of -0.5"),
+    "minus zero": (1, LOSS | {"maximum": -0.0}, "an error of -0.0"),
+    "no digest": (1, LOSS | {"original": "a"}, "is not 64 hexadecimal digits"),
+    "nothing lost": (1, LOSS | {"original": B}, "lossy, but the tensor that was added"),
+    "of same": (0, LOSS, "only a delta of floating-point numbers is lossy"),
+    "of whole": (2, LOSS, "only a delta of floating-point numbers is lossy"),
+}
+
+
+@pytest.mark.parametrize(("line", "lossy", "words"), BAD_LOSS.values(), ids=BAD_LOSS)
+def test_a_loss_that_cannot_be_is_refused(line, lossy, words):
+    refused(changed(at=("tensors", line), lossy=lossy), words)
+
+
+def test_integers_lose_nothing():
+    refused(changed(at=("tensors", 1), dtype="I32", lossy=LOSS), "only a delta of floating-point numbers is lossy")
 
 
 def test_lists_and_lines_have_their_types():

@@ -58,6 +58,7 @@ def command(
     """Store a fine-tune of the base as a task, for the next `wvc commit`.
 
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    Its bits come back, unless --codec names a lossy one.
     --estimate tries every built-in codec and level, and the one that --codec names, on a sample of the tensors. Like
     --dry-run, it refuses what is no fine-tune of the base and does not look at every value.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
@@ -102,4 +103,6 @@ def _lines(result: "Added") -> Iterator[str]:
         return
     yield f"staged {_CHANGES[result.change].format(result.task)}: {counts}{moved}"
     ratio = share(result.stored_bytes, result.bytes)
+    if result.lossy:
+        yield f"lossy: {result.lossy}"
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"

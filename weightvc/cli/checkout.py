@@ -55,8 +55,8 @@ def command(
     """Build a model: all tasks at REV in the order of adding, or those that are named.
 
     One task alone comes back bit for bit, with its other files; what was added as PyTorch files has the same tensors in
-    safetensors files. The directory gets a wvc.lock.json, from which
-    `wvc verify` checks it and `wvc verify --replay` builds it again.
+    safetensors files, and what was added lossily is as near as its codec keeps it. The directory gets a wvc.lock.json,
+    from which `wvc verify` checks it and `wvc verify --replay` builds it again.
     """
     asked = wanted(rev, request)  # first: a usage error need not load torch
     where = repo.checkout.Options(
@@ -82,7 +82,9 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
 
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
-    made = words.model(result.recipe, result.method, result.params, result.dtype, exact=result.exact)
+    made = words.model(
+        result.recipe, result.method, result.params, result.dtype, exact=result.exact, lossy=result.lossy
+    )
     if result.digest is None:
         yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))

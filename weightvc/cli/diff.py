@@ -38,6 +38,7 @@ def command(ctx: Context, a: str, b: str | None, layers: bool, md: bool, exit_co
     if result.apart:
         differ = f"{counted(result.apart, 'tensor')} {'differs' if result.apart == 1 else 'differ'}"
         ctx.note([f"{differ} beyond these figures: new, missing, reshaped, or no numbers"])
+    ctx.note(result.notes)
     ctx.emit("diff", result, _markdown(result) if md else columns(_table(result), right=range(1, 9)))
 
 

@@ -19,7 +19,7 @@ from weightvc.util.text import counted
     shell_complete=options.paths,
     help="The base checkpoint: a file or a model directory.",
 )
-@options.codec
+@options.base_codec
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
 @options.jobs
 @options.dry_run

@@ -14,12 +14,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
 
-CODECS = ("intdelta", "full", "raw")
+LOSSLESS = ("intdelta", "full", "raw")
+CODECS = (*LOSSLESS, "int8", "int4", "int2", "bitdelta", "t-switch")
 """The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
 
 LEVELS = ("fast", "default", "best")
 """The values of :data:`weightvc.delta.codec.Level`, without importing it."""
 
+_STORED = "How tensors are stored: intdelta (differences from the base), full (no base) or raw."
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -98,6 +100,11 @@ def codecs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return _starting(CODECS, incomplete)
 
 
+def base_codecs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the names of the built-in codecs that lose nothing."""
+    return _starting(LOSSLESS, incomplete)
+
+
 def paths(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Let the shell complete files and directories."""
     return [import_module("click.shell_completion").CompletionItem(incomplete, type="file")]
@@ -134,6 +141,10 @@ def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return items
 
 
+def _alias(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return "int4" if value == "lossy" else value
+
+
 def jobs(function: F) -> F:
     """Add ``--jobs``."""
     default = len(os.sched_getaffinity(0))
@@ -145,9 +156,16 @@ def jobs(function: F) -> F:
 def codec(function: F) -> F:
     """Add ``--codec``."""
     return click.option(
-        "--codec", default="intdelta", show_default=True, shell_complete=codecs,
-        help="How tensors are stored: intdelta (differences from the base), full (no base) or raw.",
+        "--codec", default="intdelta", show_default=True, shell_complete=codecs, callback=_alias,
+        help=f"{_STORED} Lossy: int8, int4 (or lossy), int2, bitdelta, t-switch, svd:RANK.",
     )(function)  # fmt: skip
+
+
+def base_codec(function: F) -> F:
+    """Add ``--codec`` for a base, which is never stored lossily."""
+    return click.option(
+        "--codec", default="intdelta", show_default=True, shell_complete=base_codecs, callback=_alias, help=_STORED
+    )(function)
 
 
 def level(function: F) -> F:

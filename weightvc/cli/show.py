@@ -33,6 +33,8 @@ def _task(task: "ShownTask") -> Iterator[str]:
     yield f"source   {task.source}, {counted(total, 'tensor')}: {_counts(task.tensors)} ({_counts(task.dtypes)})"
     how = f", {_counts(task.codecs)}" if task.codecs else ""
     yield f"stored   {size(task.stored_bytes)} of {size(task.bytes)} ({ratio}){how}"
+    if task.lossy:
+        yield f"lossy    {task.lossy}"
     if task.lineage:
         yield f"from     {listed(task.lineage)}"
     if task.renamed:

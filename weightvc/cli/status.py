@@ -11,7 +11,7 @@ from weightvc.cli.context import Context, columns, pass_context, share, size
 
 if TYPE_CHECKING:
     from weightvc.repo.stale import Output
-    from weightvc.repo.status import Status
+    from weightvc.repo.status import Status, TaskLine
 
 
 @click.command("status")
@@ -30,11 +30,7 @@ def _lines(result: "Status") -> Iterator[str]:
     yield f"{result.repository} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
     if result.tasks:
         yield ""
-        rows = [("TASK", "VERSION", "FIRST ADDED", "SIZE", "STORED", "")]
-        rows += [
-            (t.task, t.version[:12], t.added[:19], size(t.bytes), size(t.stored_bytes), share(t.stored_bytes, t.bytes))
-            for t in result.tasks
-        ]
+        rows = [("TASK", "VERSION", "FIRST ADDED", "SIZE", "STORED", "", ""), *map(_task, result.tasks)]
         yield from columns(rows, right=(3, 4, 5))
     elif any(what == "new task" for what, _ in map(_named, result.staged.items())):
         yield "no tasks committed yet"
@@ -51,6 +47,11 @@ def _lines(result: "Status") -> Iterator[str]:
         yield "checked out:"
         for directory in result.directories:
             yield from _directory(directory)
+
+
+def _task(task: "TaskLine") -> tuple[str, ...]:
+    sizes = size(task.bytes), size(task.stored_bytes), share(task.stored_bytes, task.bytes)
+    return task.task, task.version[:12], task.added[:19], *sizes, "lossy" if task.lossy else ""
 
 
 def _by_hand(result: "Status") -> Iterator[str]:
@@ -95,7 +96,14 @@ def _directory(directory: "Output") -> Iterator[str]:
     if directory.state == "unknown":
         yield f"  {directory.why}"
         return
-    made = words.model(directory.recipe, directory.method, directory.params, directory.dtype, exact=directory.exact)
+    made = words.model(
+        directory.recipe,
+        directory.method,
+        directory.params,
+        directory.dtype,
+        exact=directory.exact,
+        lossy=directory.lossy,
+    )
     yield f"  {directory.path}: {made}, {_state(directory)}"
     if directory.remedy:
         yield f"    run `{directory.remedy}`"

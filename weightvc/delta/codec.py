@@ -4,11 +4,15 @@ Built-in codecs stand in :data:`CODECS`; others are found by name in the entry-p
 first use. Headers, checksums, chunks and ranges are the same for all of them: :mod:`weightvc.delta.encoding`.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
 from weightvc.delta.container import CHUNK
 from weightvc.delta.full import Full
 from weightvc.delta.intdelta import IntDelta
+from weightvc.delta.lossy.grid import Int2, Int4, Int8
+from weightvc.delta.lossy.signs import BitDelta, TSwitch
+from weightvc.delta.lossy.svd import Svd, of_rank
 from weightvc.delta.pair import Pair
 from weightvc.delta.planes import Words
 from weightvc.delta.raw import Raw
@@ -17,7 +21,7 @@ from weightvc.util import plugins
 from weightvc.util.errors import NotFound, Unsupported
 from weightvc.util.text import printable
 
-__all__ = ["CHUNK", "CODECS", "GROUP", "Codec", "Level", "codec_named"]
+__all__ = ["CHUNK", "CODECS", "FAMILIES", "GROUP", "Codec", "Level", "codec_named"]
 
 GROUP = "weightvc.codecs"
 
@@ -31,12 +35,15 @@ class Codec(Protocol):
     An instance is made for a tensor, by :meth:`fit` to encode it or by :meth:`parse` to decode it. Whatever the two
     must agree on beyond the base's words is in :attr:`side`.
 
-    Laws: decoding gives back the target bit for bit; the same pair gives the same bytes, in every thread; an
-    argument is never written to, except ``out``.
+    Laws: decoding gives back the target bit for bit, or, if the codec is lossy, always the same tensor, whose values
+    are finite and whose rows that did not move are the target's; the same pair gives the same bytes, in every thread;
+    an argument is never written to, except ``out``.
     """
 
     name: ClassVar[str]
-    """The name that object headers and manifests record."""
+    """The name that object headers and manifests record, with its parameter after a colon if it has one."""
+    lossy: ClassVar[bool]
+    """Whether less comes back than was stored. Such a codec is used only where it is asked for by name."""
     uses_base: ClassVar[bool]
     """Whether it codes a tensor against the base's; one that does needs a base, one that does not gets none."""
 
@@ -47,6 +54,9 @@ class Codec(Protocol):
         Args:
             pair: The tensor and, if :attr:`uses_base`, the base's.
             level: How hard to try.
+
+        Raises:
+            Unsuited: a lossy codec does not take such a tensor, or its values.
         """
         ...
 
@@ -89,17 +99,25 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (IntDelta, Full, Raw)}
+CODECS: dict[str, type[Codec]] = {
+    codec.name: codec for codec in (IntDelta, Full, Raw, Int8, Int4, Int2, BitDelta, TSwitch)
+}
+
+FAMILIES: dict[str, Callable[[str], type[Codec]]] = {Svd.name: of_rank}
+"""Codecs with a parameter: what stands before the colon, and what makes one of the text after it."""
 
 
 def codec_named(name: str) -> type[Codec]:
-    """Return the codec of that name, built in or installed.
+    """Return the codec of that name, such as ``int4`` or ``svd:16``, built in or installed.
 
     Raises:
         Unsupported: there is none.
     """
     if name in CODECS:
         return CODECS[name]
+    family, colon, parameter = name.partition(":")
+    if colon and family in FAMILIES:
+        return FAMILIES[family](parameter)
     try:
         codec: type[Codec] = plugins.load(GROUP, name)
     except NotFound:

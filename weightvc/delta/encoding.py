@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import xxhash
 
 from weightvc.delta import container
@@ -47,21 +48,32 @@ def encode(
     Raises:
         BadInput: ``target`` or ``base`` has another number of bytes, or a codec that uses a base is given none.
         Unsupported: there is no such codec.
+        Unsuited: a lossy codec does not take this tensor.
     """
     kind = codec_named(codec)
     if kind.uses_base and base is None:
         raise BadInput(f"tensor {printable(spec.name)!r}: codec {codec} needs a base", "use the codec full or raw")
-    return _encode(Pair(spec, target, base if kind.uses_base else None), kind, level)
+    pair = Pair(spec, target, base if kind.uses_base else None)
+    return _encode(pair, kind.fit(pair, level))
 
 
-def _encode(pair: Pair, kind: type[Codec], level: Level) -> Iterator[bytes]:
-    coder, spec = kind.fit(pair, level), pair.spec
+def _encode(pair: Pair, coder: Codec) -> Iterator[bytes]:
     side = coder.side
-    yield head(kind.name, spec, side=bool(side))
+    yield head(coder.name, pair.spec, side=bool(side))
     if side:
         yield container.frame(side, side)
     for index, (target, base) in enumerate(pair.read()):
-        yield container.frame(coder.encode_chunk(index, target, base), target.data)
+        body = coder.encode_chunk(index, target, base)
+        yield container.frame(body, _returned(coder, index, body, target, base).data)
+
+
+def _returned(coder: Codec, index: int, body: bytes, target: Words, base: Words | None) -> Words:
+    """Return what a chunk decodes to: what was encoded, but for a lossy codec."""
+    if not coder.lossy:
+        return target
+    out = np.empty_like(target)
+    coder.decode_chunk(index, memoryview(body), base, out)
+    return out
 
 
 def head(codec: str, spec: TensorSpec, *, side: bool) -> bytes:

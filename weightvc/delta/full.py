@@ -28,6 +28,7 @@ class Full:
     """
 
     name: ClassVar[str] = "full"
+    lossy: ClassVar[bool] = False
     uses_base: ClassVar[bool] = False
     side: ClassVar[bytes] = b""
 

@@ -62,6 +62,7 @@ class IntDelta:
     """
 
     name: ClassVar[str] = "intdelta"
+    lossy: ClassVar[bool] = False
     uses_base: ClassVar[bool] = True
 
     dtype: str

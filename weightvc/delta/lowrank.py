@@ -60,17 +60,22 @@ class LowRank:
 
     def predict(self, index: int, base: Words, out: Words) -> None:
         """Put the prediction of one chunk's words into ``out``, given the base's."""
-        columns = self.right.shape[1]
-        start = index * self.chunk
-        first, last = start // columns, -(-(start + base.size) // columns)
-        product = (self.left[first:last] @ self.right).reshape(-1)
-        start -= first * columns
         guess = values.to_float(self.dtype, base.data)
         nan = np.isnan(guess)
         with np.errstate(over="ignore", invalid="ignore"):  # only factors that nobody fitted reach that far
-            guess += np.ldexp(product[start : start + base.size], -self.shift)
+            guess += self.step(index, base.size)
         values.to_words(self.dtype, guess, out)
         np.copyto(out, base, where=nan)
+
+    def step(self, index: int, size: int) -> Matrix:
+        """Return what is added to the base's values of chunk ``index``, of so many words; 1-d."""
+        columns = self.right.shape[1]
+        start = index * self.chunk
+        first, last = start // columns, -(-(start + size) // columns)
+        product = (self.left[first:last] @ self.right).reshape(-1)
+        start -= first * columns
+        with np.errstate(over="ignore"):
+            return np.ldexp(product[start : start + size], -self.shift)
 
     def to_bytes(self) -> bytes:
         """Return the factors: rank and shift, then both matrices as planes of 32-bit words, centred on 2**23."""
@@ -117,13 +122,14 @@ def fit(pair: Pair, sample: int, level: "Level") -> list[LowRank]:
     rank = _rank(pair, sample, 192 if level == "best" else 64) if _fits(spec) and min(spec.shape) >= 64 else 0
     if not rank:
         return []
-    factors = _factors(pair, min(rank + _EXTRA, *spec.shape), rank)
-    return [_rounded(spec.dtype, factors, bits, pair.chunk_words) for bits in BITS[spec.dtype]]
+    found = factors(pair, min(rank + _EXTRA, *spec.shape), rank)
+    return [rounded(spec.dtype, found, bits, pair.chunk_words) for bits in BITS[spec.dtype]]
 
 
-def _rounded(dtype: str, factors: tuple[Matrix, Matrix], bits: int, chunk: int) -> LowRank:
-    up = [bits - 1 - int(np.frexp(np.abs(part).max() or 1.0)[1]) for part in factors]
-    left, right = (np.rint(np.ldexp(part, by)) for part, by in zip(factors, up, strict=True))
+def rounded(dtype: str, found: tuple[Matrix, Matrix], bits: int, chunk: int) -> LowRank:
+    """Return the predictor by factors that are rounded to integers of so many bits, sign included."""
+    up = [bits - 1 - int(np.frexp(np.abs(part).max() or 1.0)[1]) for part in found]
+    left, right = (np.rint(np.ldexp(part, by)) for part, by in zip(found, up, strict=True))
     return LowRank(dtype, left, right, sum(up), chunk)
 
 
@@ -163,26 +169,39 @@ def _block(pair: Pair, sample: int, most: int) -> tuple[Matrix, float]:
         return tuned - before, float(np.square(values.spacing(pair.spec.dtype, tuned)).sum()) / 12
 
 
-def _factors(pair: Pair, width: int, rank: int) -> tuple[Matrix, Matrix]:
-    """Return (rows, rank) and (rank, columns) whose product is near the difference, their columns alike in size."""
-    rows, columns = pair.spec.shape
-    signs = np.random.Generator(np.random.PCG64(0)).integers(0, 2, (columns, width)) * 2.0 - 1
-    image = np.zeros((rows, width))
-    for r, c, block in _blocks(pair):
-        image[r] += block @ signs[c]
-    basis = np.linalg.qr(image)[0]
-    inner = np.zeros((width, columns))
-    for r, c, block in _blocks(pair):
-        inner[:, c] += basis[r].T @ block
-    squares, turn = np.linalg.eigh(inner @ inner.T)
-    squares, turn = squares[::-1][:rank], turn[:, ::-1][:, :rank]
+def factors(pair: Pair, width: int, rank: int, turns: int = 0) -> tuple[Matrix, Matrix]:
+    """Return (rows, rank) and (rank, columns) whose product is near the difference, their columns alike in size.
+
+    Args:
+        pair: The tensor, taken for a matrix of its first dimension's rows, and its base.
+        width: Directions to look at, at least ``rank``.
+        rank: Directions to keep.
+        turns: How often the directions are improved, by two more reads; needed where singular values fall slowly.
+    """
+    rows, columns = pair.spec.shape[0], pair.spec.elements // pair.spec.shape[0]
+    seen = (np.random.Generator(np.random.PCG64(0)).integers(0, 2, (columns, width)) * 2.0 - 1).T
+    for turn in range(turns + 1):
+        image = np.zeros((rows, width))
+        for r, c, block in blocks(pair):
+            image[r] += block @ seen[:, c].T
+        basis = np.linalg.qr(image)[0]
+        inner = np.zeros((width, columns))
+        for r, c, block in blocks(pair):
+            inner[:, c] += basis[r].T @ block
+        if turn < turns:
+            seen = np.linalg.qr(inner.T)[0].T
+    squares, around = np.linalg.eigh(inner @ inner.T)
+    squares, around = squares[::-1][:rank], around[:, ::-1][:, :rank]
     root = np.sqrt(np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)))
-    return (basis @ turn) * root, (turn.T @ inner) / root[:, None]
+    return (basis @ around) * root, (around.T @ inner) / root[:, None]
 
 
-def _blocks(pair: Pair) -> Iterator[tuple[slice, slice, Matrix]]:
-    """Return the difference as blocks with their rows and columns: of each chunk what it has of rows, cut or whole."""
-    columns = pair.spec.shape[1]
+def blocks(pair: Pair) -> Iterator[tuple[slice, slice, Matrix]]:
+    """Return the difference as blocks with their rows and columns: of each chunk what it has of rows, cut or whole.
+
+    Values that are not finite count as 0.
+    """
+    columns = pair.spec.elements // pair.spec.shape[0]
     at = 0
     for index in range(pair.chunks):
         moved = values.to_float(pair.spec.dtype, pair.target(index).data)

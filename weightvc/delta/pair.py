@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
+class Unsuited(BadInput):
+    """A lossy codec does not take this tensor; another has to."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A tensor's raw bytes, read by ranges of whole chunks."""

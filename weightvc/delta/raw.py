@@ -19,6 +19,7 @@ class Raw:
     """Stores a tensor as it is, at the speed of copying."""
 
     name: ClassVar[str] = "raw"
+    lossy: ClassVar[bool] = False
     uses_base: ClassVar[bool] = False
     side: ClassVar[bytes] = b""
 

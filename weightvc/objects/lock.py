@@ -58,6 +58,7 @@ class Lock:
     ``files`` maps each written file, by its path in the directory, to a digest of it as a ``U8`` tensor: of the
     whole file, or of the header alone where it holds ``tensors`` (header and tensors are all there is in it).
     ``wvc`` and ``environment`` name the versions that decide bytes; ``commit`` is the revision it was built from.
+    ``lossy`` names the tasks of the recipe that are stored lossily, in its order.
     """
 
     wvc: str
@@ -69,6 +70,7 @@ class Lock:
     files: Mapping[str, Digest]
     tensors: tuple[TensorLine, ...]
     max_shard_size: int
+    lossy: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> Version:
@@ -77,6 +79,7 @@ class Lock:
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes, a canonical document."""
+        lossy = {"lossy": list(self.lossy)} if self.lossy else {}
         return canon.document(
             {
                 "schema": SCHEMA,
@@ -90,6 +93,7 @@ class Lock:
                 "files": [[path, digest] for path, digest in sorted(self.files.items())],
                 "tensors": [line.to_json() for line in sorted(self.tensors, key=lambda t: (t.file, t.name))],
                 "digest": self.digest,
+                **lossy,
             }
         )
 
@@ -106,7 +110,7 @@ class Lock:
         value = canon.parse_document(data, where)
         fields.schema(value, SCHEMA, where)
         keys = "schema wvc environment commit base recipe tasks max_shard_size files tensors digest"
-        doc = fields.mapping(value, where, keys.split())
+        doc = fields.mapping(value, where, keys.split(), ("lossy",))
         environment = fields.typed(doc["environment"], dict, where)
         lock = cls(
             wvc=fields.typed(doc["wvc"], str, where),
@@ -118,6 +122,7 @@ class Lock:
             files=dict(_file(item, where) for item in fields.typed(doc["files"], list, where)),
             tensors=tuple(TensorLine.from_json(item, where) for item in fields.typed(doc["tensors"], list, where)),
             max_shard_size=fields.natural(doc["max_shard_size"], where),
+            lossy=tuple(fields.typed(name, str, where) for name in fields.typed(doc.get("lossy", []), list, where)),
         )
         if lock.digest != doc["digest"]:
             raise BadInput(f"{where}: the tensors do not have the digest that the file states")
@@ -125,6 +130,8 @@ class Lock:
             raise BadInput(f"{where}: {lock.commit[:80]!r} is not a commit id")
         if [weighted.task for weighted in lock.recipe.tasks] != [task.task for task in lock.tasks]:
             raise BadInput(f"{where}: the tasks of its recipe are not those that it pins")
+        if list(lock.lossy) != [task.task for task in lock.tasks if task.task in lock.lossy]:
+            raise BadInput(f"{where}: the lossy tasks are not tasks of its recipe, in its order")
         if lock.to_bytes() != data:
             raise BadInput(f"{where}: not as wvc writes it: lists out of order, or a default spelled out")
         return lock

@@ -12,6 +12,7 @@ from typing import Literal, Self, TypeAlias, TypeVar, get_args
 
 from weightvc.objects import paths
 from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
+from weightvc.objects.loss import Loss
 from weightvc.objects.tensors import TensorSpec, version_of
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
@@ -44,7 +45,8 @@ class Entry:
     """One line of a manifest: a tensor, its digest and where its bytes are.
 
     ``of`` names the base tensor for the states ``same`` and ``delta``; it differs from the tensor's own name when
-    one side carries a constant prefix. ``place`` is ``None`` for ``same``.
+    one side carries a constant prefix. ``place`` is ``None`` for ``same``. ``lossy`` says what was lost
+    where ``digest`` is not that of the tensor that was added.
     """
 
     spec: TensorSpec
@@ -52,6 +54,7 @@ class Entry:
     state: State
     of: str | None = None
     place: Place | None = None
+    lossy: Loss | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return the line as JSON; ``of`` is left out where it equals the name."""
@@ -68,13 +71,15 @@ class Entry:
             line |= {"codec": self.place.codec, "object": self.place.object, "size": self.place.size}
             if self.place.part is not None:
                 line["part"] = self.place.part
+        if self.lossy is not None:
+            line["lossy"] = self.lossy.to_json()
         return line
 
     @classmethod
     def from_json(cls, value: Json, where: str) -> Self:
         """Parse one line; raises :class:`BadInput`."""
         keys = ("name", "dtype", "shape", "digest", "state")
-        line = fields.mapping(value, where, keys, ("of", "codec", "object", "size", "part"))
+        line = fields.mapping(value, where, keys, ("of", "codec", "object", "size", "part", "lossy"))
         name = fields.typed(line["name"], str, where)
         where = f"{where}: {name[:80]!r}"
         shape = tuple(fields.natural(d, where) for d in fields.typed(line["shape"], list, where))
@@ -88,7 +93,8 @@ class Entry:
         place = None if state == "same" else _place(line, where)
         if state == "same" and not {"codec", "object", "size", "part"}.isdisjoint(line):
             raise BadInput(f"{where}: a tensor equal to the base's has no object")
-        entry = cls(spec, Digest(hex64(line["digest"], where)), state, of, place)
+        lossy = Loss.of_line(line, where) if "lossy" in line else None
+        entry = cls(spec, Digest(hex64(line["digest"], where)), state, of, place, lossy)
         if entry.to_json() != line:
             raise BadInput(f"{where}: `of` and `part` are left out where they say nothing")
         return entry
@@ -158,6 +164,11 @@ class Manifest:
     def by_base_name(self) -> Mapping[str, Entry]:
         """The tensors that refer to a base tensor, by the base's names."""
         return {entry.of: entry for entry in self.tensors if entry.of is not None}
+
+    @cached_property
+    def lossy(self) -> tuple[Entry, ...]:
+        """The tensors of which something else comes back than was added."""
+        return tuple(entry for entry in self.tensors if entry.lossy is not None)
 
     @cached_property
     def nbytes(self) -> int:

@@ -12,18 +12,19 @@ import numpy as np
 
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta import values
-from weightvc.delta.codec import CHUNK
+from weightvc.delta.codec import CHUNK, codec_named
 from weightvc.objects.ids import Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.objects.tensors import MERGED, TensorSpec
-from weightvc.repo import lineage, snapshot, stage
+from weightvc.repo import lineage, loss, snapshot, stage
 from weightvc.repo.align import Alignment, align
 from weightvc.repo.decode import Reader
+from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import Note, printable
+from weightvc.util.text import Note, listed, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -52,7 +53,7 @@ class Added:
     task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
     files, lineage or codec, ``dropped`` for what is committed already while something else was staged, which is not any
     more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
-    takes every task that is committed for a new ``version``.
+    takes every task that is committed for a new ``version``. ``lossy`` says what does not come back as it was added.
     """
 
     task: str
@@ -66,6 +67,7 @@ class Added:
     staged: bool = True
     peak_bytes: int | None = None
     change: Change = "new"
+    lossy: Lossy | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, parents, shot.nonfinite
     )
     notes += lineage.notes(state, parents, manifest)
+    lossy = loss.total(manifest, shot.measured)
+    notes += _losses(state, manifest, lossy, options.store.codec)
     change = _stage(repo, state, manifest)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
@@ -124,6 +128,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base) + notes,
         staged=manifest != state.tasks.get(name),
         change=change,
+        lossy=lossy,
     )
 
 
@@ -141,6 +146,28 @@ def match(
     if not force:
         _refuse_unrelated(path, [(checkpoint.tensors[n], specs[other]) for n, other in matched.names.items()], relative)
     return matched, relative
+
+
+def _losses(state: State, manifest: Manifest, lossy: Lossy | None, codec: str) -> list[str]:
+    """Say that what comes back is not what was added, or that a lossy codec had nothing to take."""
+    notes = _again(state, manifest)
+    if lossy is None:
+        nothing = f"codec {codec} takes none of the tensors that moved; all are stored losslessly"
+        return [*notes, nothing] if codec_named(codec).lossy else notes
+    notes += ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
+    before = state.tasks.get(str(manifest.task))
+    if before is not None and not before.lossy:
+        notes.append(f"the committed version of task {manifest.task} is lossless; this one is not")
+    return notes
+
+
+def _again(state: State, manifest: Manifest) -> list[str]:
+    """Say which tensors are themselves what a lossy codec left of a task, and not what was trained."""
+    left = {entry.digest: str(task.task) for task in state.tasks.values() for entry in task.lossy}
+    added = {e.spec.name: e.lossy.original if e.lossy else e.digest for e in manifest.tensors if e.state != "same"}
+    found = {name: left[digest] for name, digest in added.items() if digest in left}
+    of = listed(sorted(set(found.values())))
+    return [Note(f"{len(found)} tensors are what a lossy codec left of task {of}", list(found))] if found else []
 
 
 def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:

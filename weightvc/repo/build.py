@@ -222,6 +222,7 @@ class Builder:
             files=files,
             tensors=tuple(lines),
             max_shard_size=self._max_shard_size,
+            lossy=tuple(str(task.task) for task in resolved.tasks if task.lossy),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
-from weightvc.repo import asked, checkouts, output, resolve, stage
+from weightvc.repo import asked, checkouts, loss, output, resolve, stage
 from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
@@ -31,7 +31,8 @@ _PROJECTION_COPIES = 8
 class CheckedOut:
     """What a checkout wrote, or, for a dry run, would write.
 
-    ``left_out`` has the path of every other file that a merge does not carry along; ``notes`` say why.
+    ``left_out`` has the path of every other file that a merge does not carry along; ``notes`` say why. ``lossy`` names
+    the tasks whose tensors are near those that were added and not the same.
     """
 
     output: str
@@ -52,6 +53,7 @@ class CheckedOut:
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    lossy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Options:
 def checkout(repo: Handle, request: Request, options: Options, progress: Progress = SILENT) -> CheckedOut:
     """Build the model that ``request`` names in a directory of its own.
 
-    One task at coefficient 1 gives back that task's files; no task gives the base's; anything else is merged. The
-    directory appears by rename when it is complete and durable.
+    One task at coefficient 1 gives back that task's files, or what a lossy codec left of them; no task gives the
+    base's; anything else is merged. The directory appears by rename when it is complete and durable.
 
     Raises:
         Conflict: the output directory holds what wvc did not write, or integer tensors disagree.
@@ -139,6 +141,9 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
         scratch_bytes=sum(projected),
         peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS),
-        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks]) + builder.others.describe(),
+        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks])
+        + builder.others.describe()
+        + loss.notes(resolved.tasks),
         left_out=builder.others.left_out,
+        lossy=tuple(str(task.task) for task in resolved.tasks if task.lossy),
     )

@@ -16,7 +16,7 @@ from weightvc.delta import values
 from weightvc.delta.measure import Moments
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import MERGED, tensor_digest
-from weightvc.repo import resolve, stage
+from weightvc.repo import loss, resolve, stage
 from weightvc.repo.align import align
 from weightvc.repo.build import Builder
 from weightvc.repo.decode import SPAN, Reader
@@ -40,12 +40,13 @@ class Side:
     ``spans`` gives a base tensor's counterpart as numbers, in spans of as many elements as the base tensor's own;
     ``None`` where it is unchanged, missing, or of another shape. ``apart`` holds what has no such numbers: the digests
     of tensors that the base lacks in that shape or that are no floating-point numbers and changed, and an empty text
-    for each tensor of the base that is missing.
+    for each tensor of the base that is missing. ``lossy`` has a sentence for each task that is stored lossily.
     """
 
     label: str
     spans: Callable[[Entry], Spans | None]
     apart: Mapping[str, str]
+    lossy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Difference:
     """The comparison of ``a`` with ``b``, or with the base alone; ``layers`` if asked for.
 
     ``apart`` counts the tensors in which they differ beyond these figures: new, missing and reshaped ones, and those
-    of integers, booleans and packed values.
+    of integers, booleans and packed values. ``notes`` tell of tasks that are stored lossily.
     """
 
     a: str
@@ -81,6 +82,7 @@ class Difference:
     total: Row
     layers: tuple[Row, ...]
     apart: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -117,7 +119,8 @@ def diff(
     rows = tuple(_row(name, parts, two) for name, parts in groups.items()) if layers else ()
     one, other = sides[0].apart, sides[1].apart if two else {}
     apart = sum(one.get(name) != other.get(name) for name in one.keys() | other.keys())
-    return Difference(a, b, _row("all", [part for parts in groups.values() for part in parts], two), rows, apart)
+    lossy = tuple(dict.fromkeys(note for side in sides for note in side.lossy))
+    return Difference(a, b, _row("all", [part for parts in groups.values() for part in parts], two), rows, apart, lossy)
 
 
 def _layer(name: str) -> str:
@@ -172,7 +175,7 @@ def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
                 return None
             return (values.to_float(entry.spec.dtype, span) for _, span in reader.open(found).spans())
 
-        return Side(label, of_task, _apart(task, state.base))
+        return Side(label, of_task, _apart(task, state.base), tuple(loss.notes([task])))
     if label not in state.recipes and Path(label).exists():
         return _directory(state, Path(label), stack)
     if state.recipe(label) is None:
@@ -243,9 +246,12 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
             return None
         return (values.to_float(plan.spec.dtype, span) for _, span in work.spans(plan))
 
-    apart = {n: p.sources[0][1].digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED}
+    odd: dict[str, str] = {
+        n: p.sources[0][1].digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED
+    }
     exact = resolved.exact
-    return Side(label, spans, apart if exact is None or exact is state.base else _apart(exact, state.base))
+    apart = odd if exact is None or exact is state.base else _apart(exact, state.base)
+    return Side(label, spans, apart, tuple(loss.notes(resolved.tasks)))
 
 
 def _carried(plan: TensorPlan, entry: Entry) -> bool:

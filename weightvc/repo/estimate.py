@@ -102,7 +102,8 @@ def _rows(codec: str) -> list[tuple[str, Level]]:
     codec_named(codec)
     names = [name for name, kind in CODECS.items() if kind.uses_base]
     names += [name for name in dict.fromkeys((codec, "raw")) if name not in names]
-    return [(name, level) for name in names for level in (("default",) if name in _PLAIN else LEVELS)]
+    plain = {name for name in names if name in _PLAIN or codec_named(name).lossy}
+    return [(name, level) for name in names for level in (("default",) if name in plain else LEVELS)]
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class _Sample:
         kind = codec_named(codec)
         pair = self._pair(drawn.item, alone=not kind.uses_base)
         begin = perf_counter()
-        coder = kind.fit(pair, level)
+        coder = pieces.fitted(codec, pair, level)
         side = coder.side
         share = sum(drawn.stands.values()) / pair.spec.nbytes
         size = (_FRAME + len(side)) * share if side else 0.0

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from weightvc.delta import container
-from weightvc.delta.codec import codec_named
+from weightvc.delta.codec import Codec, Level, codec_named
+from weightvc.delta.pair import Pair, Unsuited
 from weightvc.objects.manifest import Entry, Place
 from weightvc.objects.store import Stored
 from weightvc.repo.decode import Section
@@ -18,6 +19,9 @@ BUNDLE = 4 * 2**20
 
 FULL = "full"
 """The codec of tensors that have no base, unless another that uses none was asked for."""
+
+LOSSLESS = "intdelta"
+"""The codec of tensors that a lossy one does not take."""
 
 Lists = dict[Section, tuple[Entry, ...]]
 """The three lists of a manifest."""
@@ -48,6 +52,14 @@ class Piece:
 def alone(codec: str) -> str:
     """Return the codec of tensors without a base where ``codec`` was asked for; raises :class:`Unsupported`."""
     return FULL if codec_named(codec).uses_base else codec
+
+
+def fitted(codec: str, pair: Pair, level: Level) -> Codec:
+    """Return the codec for one tensor, a lossless one if ``codec`` is lossy and does not take it."""
+    try:
+        return codec_named(codec).fit(pair, level)
+    except Unsuited:
+        return codec_named(LOSSLESS).fit(pair, level)
 
 
 def keep(section: Section, entry: Entry, codec: str, chunks: Iterable[bytes], store: Sink) -> Piece:

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from weightvc.objects.ids import is_task_name
-from weightvc.repo import log, stage
+from weightvc.repo import log, loss, stage
 from weightvc.repo.log import LogLine
+from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle
 from weightvc.repo.state import State, load
 from weightvc.repo.status import TaskLine, line
@@ -14,7 +15,10 @@ from weightvc.util.errors import NotFound
 
 @dataclass(frozen=True)
 class ShownTask:
-    """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec."""
+    """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec.
+
+    ``lossy`` says how far what comes back is from what was added, if it is another thing.
+    """
 
     task: str
     uuid: str
@@ -32,6 +36,7 @@ class ShownTask:
     nonfinite: int
     bytes: int
     stored_bytes: int
+    lossy: Lossy | None
 
 
 @dataclass(frozen=True)
@@ -88,4 +93,5 @@ def _task(state: State, name: str) -> ShownTask:
         nonfinite=task.nonfinite,
         bytes=head.bytes,
         stored_bytes=head.stored_bytes,
+        lossy=loss.total(task),
     )

@@ -5,22 +5,24 @@ the base tensor decoded chunk by chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import values
-from weightvc.delta.codec import Level
+from weightvc.delta.codec import Level, codec_named
 from weightvc.delta.encoding import encode
+from weightvc.delta.pair import Unsuited
 from weightvc.objects.ids import Digest
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import TensorSpec, tensor_digest
-from weightvc.repo import pieces
-from weightvc.repo.decode import SPAN, Reader, Section
+from weightvc.repo import loss, pieces
+from weightvc.repo.decode import SPAN, Decoder, Reader, Section
+from weightvc.repo.loss import Measured
 from weightvc.repo.pieces import Piece
 from weightvc.store.local import LocalStore
 from weightvc.util import heap, parallel
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, UsageError
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
 
@@ -73,12 +75,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The three lists of a manifest, and how many non-finite values the tensors hold."""
+    """The three lists of a manifest, how many non-finite values the tensors hold, and what lossy ones lost."""
 
     tensors: tuple[Entry, ...]
     files: tuple[Entry, ...]
     headers: tuple[Entry, ...]
     nonfinite: int
+    measured: tuple[Measured, ...] = ()
 
 
 class _Taker:
@@ -90,6 +93,7 @@ class _Taker:
         self._store = store
         self._options = options
         self._alone = pieces.alone(options.codec)
+        self.measured: list[Measured] = []
 
     def __call__(self, item: Item) -> Piece:
         spec, partner = item.spec, item.partner
@@ -101,10 +105,30 @@ class _Taker:
         if self._reader is not None and item.base is not None:
             base, codec = self._reader.open(item.base), self._options.codec
             entry = Entry(spec, digest, "delta", item.base.spec.name)
-        chunks = encode(spec, data, base, codec, self._options.level)
+        codec, chunks = self._encode(spec, data, base, codec)
         piece = pieces.keep(item.section, entry, codec, chunks, self._store)
         self._refuse_changed(item, data, digest)
-        return piece
+        return self._returned(piece, codec, data, base)
+
+    def _encode(
+        self, spec: TensorSpec, data: memoryview, base: Decoder | None, codec: str
+    ) -> tuple[str, Iterator[bytes]]:
+        """Return the encoding and its codec: a lossless one for what a lossy one does not take."""
+        try:
+            return codec, encode(spec, data, base, codec, self._options.level)
+        except Unsuited:
+            return pieces.LOSSLESS, encode(spec, data, base, pieces.LOSSLESS, self._options.level)
+
+    def _returned(self, piece: Piece, codec: str, data: memoryview, base: Decoder | None) -> Piece:
+        """Return the piece of what comes back of a tensor, which a lossy codec makes another one."""
+        if base is None or not codec_named(codec).lossy:
+            return piece
+        place = piece.entry.place
+        encoding = memoryview(piece.small or b"") if place is None else self._store.open(place.object)
+        entry, measured = loss.measure(piece.entry, encoding, data, base)
+        if measured is not None:
+            self.measured.append(measured)
+        return replace(piece, entry=entry)
 
     def _refuse_changed(self, item: Item, data: memoryview, digest: Digest) -> None:
         """Refuse what was rewritten in its file between the hashing and the end of the encoding."""
@@ -154,8 +178,11 @@ def take(
     Raises:
         BadInput: a tensor holds non-finite values or bytes that are no booleans, or a weight file changed meanwhile.
         Unsupported: no such codec.
+        UsageError: a lossy codec for the base.
     """
     heap.steady()
+    if base is None and codec_named(options.codec).lossy:
+        raise UsageError(f"codec {options.codec} is lossy, and a base is kept as it is", "leave --codec out")
     work = sorted(items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
     reader = None if base is None else Reader(store, base)
     taker = _Taker(checkpoint, reader, store, options)
@@ -166,7 +193,7 @@ def take(
     stored = _run(f"Storing {what}", taker, work, options.jobs, progress)
     checkpoint.refuse_changed()
     lists = pieces.settle(stored, store)
-    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite)
+    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite, tuple(taker.measured))
 
 
 def _run(label: str, work: Callable[[Item], T], items: Sequence[Item], jobs: int, progress: Progress) -> list[T]:

@@ -23,7 +23,8 @@ Freshness: TypeAlias = Literal["current", "behind", "unknown"]
 class Output:
     """A directory that checkout wrote: the recipe of its lock, and how it stands to what was asked for.
 
-    ``exact`` says that it is its only task, or the base, bit for bit. ``asked`` is what was asked for, with the options
+    ``exact`` says that it is its only task, or the base, as that is stored: bit for bit, but for the tasks that are
+    ``lossy``. ``asked`` is what was asked for, with the options
     of checkout as names; ``None`` if that is not recorded, and a guess is compared. ``why`` says what has changed
     since, or, if ``unknown``, why the lock cannot be read; ``remedy`` is the command that brings it up to date, empty
     if there is none.
@@ -38,6 +39,7 @@ class Output:
     params: Mapping[str, Scalar] = field(default_factory=dict)
     dtype: str | None = None
     exact: bool = False
+    lossy: tuple[str, ...] = ()
     asked: Mapping[str, Any] | None = None
 
 
@@ -55,7 +57,7 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
         why, remedy = _since(repo, lock, state, path, request)
         yield Output(
             str(path), made, lock.recipe.method, "behind" if why else "current", why, remedy,
-            params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock),
+            params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock), lossy=lock.lossy,
             asked=None if request is None else asked.to_json(request),
         )  # fmt: skip
 

@@ -18,13 +18,14 @@ from weightvc.util.reading import read_file
 
 @dataclass(frozen=True)
 class TaskLine:
-    """One task: its version, when it was first added, and its sizes in bytes."""
+    """One task: its version, when it was first added, its sizes in bytes, and how many tensors are stored lossily."""
 
     task: str
     version: str
     added: str
     bytes: int
     stored_bytes: int
+    lossy: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Status:
 def line(manifest: Manifest) -> TaskLine:
     """Return what status and show say of a task in one line."""
     stored = sum(manifest.objects().values())
-    return TaskLine(str(manifest.task), manifest.version, str(manifest.added), manifest.nbytes, stored)
+    return TaskLine(
+        str(manifest.task), manifest.version, str(manifest.added), manifest.nbytes, stored, len(manifest.lossy)
+    )
 
 
 def status(repo: Handle) -> Status:

@@ -1,0 +1,103 @@
+"""What lossy codecs cost: measured on what comes back, and said in words."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weightvc.delta import values
+from weightvc.delta.encoding import Encoded
+from weightvc.objects.loss import Loss
+from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.tensors import TensorHasher
+from weightvc.repo.decode import SPAN, Decoder
+from weightvc.util.text import listed
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One lossy tensor: the squared norms of its error and of its task vector."""
+
+    lost: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Lossy:
+    """The lossy tensors of a task: how many, by which codecs, and how far what comes back is from what was added.
+
+    ``worst`` and ``overall`` are norms of errors over those of task vectors, of one tensor and of all lossy ones;
+    ``maximum`` is the largest absolute error. ``overall`` is known when the task is added, and ``None`` later.
+    """
+
+    tensors: int
+    codecs: tuple[str, ...]
+    worst: float
+    maximum: float
+    overall: float | None = None
+
+    def __str__(self) -> str:
+        """Return the figures as people read them."""
+        overall = "" if self.overall is None else f"{100 * self.overall:.2f} % overall, "
+        by = f"{self.tensors} tensors by {listed(self.codecs)}"
+        return f"{by}, relative error {overall}{100 * self.worst:.2f} % at worst"
+
+
+def measure(entry: Entry, stored: memoryview, data: memoryview, base: Decoder) -> tuple[Entry, Measured | None]:
+    """Decode what was just stored, and return the entry of what comes back; ``None`` if that is what was added.
+
+    Args:
+        entry: Of the tensor that was added, with its digest.
+        stored: Its encoding.
+        data: Its raw bytes.
+        base: The base's tensor.
+    """
+    spec, encoded = entry.spec, Encoded.parse(stored, "new object")
+    hasher = TensorHasher(spec.dtype, spec.shape)
+    out, before = (memoryview(bytearray(min(SPAN, spec.nbytes))) for _ in range(2))
+    lost = moved = maximum = 0.0
+    for at in range(0, spec.nbytes, SPAN):
+        size = min(SPAN, spec.nbytes - at)
+        base.read_into(before[:size], at)
+        encoded.decode_into(out[:size], before[:size], at)
+        hasher.update(out[:size])
+        wanted = values.to_float(spec.dtype, data[at : at + size])
+        error = np.abs(values.to_float(spec.dtype, out[:size]) - wanted)
+        step = values.to_float(spec.dtype, before[:size]) - wanted
+        lost, moved = lost + float((error * error).sum()), moved + float((step * step).sum())
+        maximum = max(maximum, float(error.max()))
+    digest = hasher.digest()
+    if digest == entry.digest:
+        return entry, None
+    loss = Loss(entry.digest, _figure(_ratio(lost, moved)), _figure(maximum))
+    return replace(entry, digest=digest, lossy=loss), Measured(lost, moved)
+
+
+def total(manifest: Manifest, measured: Iterable[Measured] = ()) -> Lossy | None:
+    """Return the figures of a task's manifest, and with what was measured when it was added; ``None`` if lossless."""
+    if not manifest.lossy:
+        return None
+    losses = [entry.lossy for entry in manifest.lossy if entry.lossy is not None]
+    found = tuple(measured)
+    return Lossy(
+        tensors=len(losses),
+        codecs=tuple(sorted({entry.place.codec for entry in manifest.lossy if entry.place is not None})),
+        worst=max(loss.relative for loss in losses),
+        maximum=max(loss.maximum for loss in losses),
+        overall=_figure(_ratio(sum(m.lost for m in found), sum(m.moved for m in found))) if found else None,
+    )
+
+
+def notes(tasks: Iterable[Manifest]) -> list[str]:
+    """Return a sentence for each task that is stored lossily."""
+    return [f"task {task.task} is stored lossily: {lossy}" for task in tasks if (lossy := total(task)) is not None]
+
+
+def _ratio(lost: float, moved: float) -> float:
+    return math.sqrt(lost / moved) if moved > 0 else 0.0
+
+
+def _figure(number: float) -> float:
+    """Round to six digits: the last ones hang on the order in which a machine adds."""
+    return float(f"{number:.6g}")
