@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import rans_reader
 import xxhash
 import zstandard
 
@@ -78,8 +79,15 @@ def full(header, body, c, w):
     return np.array(turned, f"<u{w}")
 
 
-def difference(body, c, w):
-    """d of docs/format/intdelta.md."""
+EXPONENTS = {"F64": (52, 0xFF), "F32": (23, 0xFF), "F16": (10, 0x1F), "BF16": (7, 0xFF)}
+
+
+def difference(body, guess, dtype):
+    """d of docs/format/intdelta.md for the words that ``guess`` predicts."""
+    c, w = guess.size, guess.itemsize
+    if body[0] == 2:
+        shift, mask = EXPONENTS.get(dtype, (0, 0))
+        return np.array(rans_reader.decode(body[1:], [int(word) >> shift & mask for word in guess], w), f"<u{w}")
     bias = np.array(BIAS[w], f"<u{w}")
     if body[0] == 0:
         return all_planes(body[1:], c, w) - bias
@@ -213,7 +221,8 @@ def decode(data, base):
         inner = body[12 : 12 + n]
         if header["codec"] == "intdelta":
             start = len(raw) // w
-            inner = (guess[start : start + size // w] + difference(inner, size // w, w)).tobytes()
+            part = guess[start : start + size // w]
+            inner = (part + difference(inner, part, header["dtype"])).tobytes()
         elif lossy:
             inner = guess[len(raw) // w :][: size // w].tobytes()
         elif header["codec"] == "full":

@@ -18,7 +18,7 @@ CASES = {
     "full": ("full", "BF16", (40, 50), "noise", "default"),
     "planes": ("intdelta", "F32", (40, 50), "steps", "fast"),
     "changed": ("intdelta", "BF16", (40, 50), "few", "fast"),
-    "coded": ("intdelta", "F32", (40, 50), "steps", "best"),
+    "coded": ("intdelta", "F32", (100, 80), "spread", "best"),
     "decay": ("intdelta", "F32", (128, 128), "decayed", "default"),
     "lowrank": ("intdelta", "F32", (128, 128), "lora", "default"),
     **{name: (name, "F32", (64, 100), "steps", "default") for name in ("int8", "int4", "int2", "bitdelta", "t-switch")},
@@ -28,12 +28,10 @@ CASES = {
 
 
 def base_words(dtype: str, count: int) -> np.ndarray:
-    """Return patterns of weights of many sizes, by integer arithmetic alone."""
-    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
+    """Return patterns of weights of many sizes, the same for ever."""
     if dtype == "F64":
-        return mixed
-    single = (mixed >> np.uint64(32)).astype(np.uint32)
+        return np.frombuffer(hashlib.shake_128(b"base").digest(8 * count), "<u8")
+    single = np.frombuffer(hashlib.shake_128(b"base").digest(4 * count), "<u4")
     single = (single & 0x807FFFFF) | (0x3A000000 + (single >> 8 & 7) * 0x00800000)
     return single if dtype == "F32" else (single >> 16).astype(np.uint16)
 
@@ -41,13 +39,16 @@ def base_words(dtype: str, count: int) -> np.ndarray:
 def tuned_words(base: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
     """Return what a fine-tune made of them."""
     at = np.arange(base.size, dtype=np.uint64)
-    steps = (at * np.uint64(2654435761) >> np.uint64(7)) % np.uint64(41)
+    steps = np.frombuffer(hashlib.shake_128(b"steps").digest(base.size), np.uint8).astype(np.int64) - 128
     if how == "noise":
         return base
     if how == "few":
         return base + (at % np.uint64(9) == 0).astype(base.dtype)
     if how == "steps":
-        return base + (steps * steps).astype(base.dtype) - base.dtype.type(300)
+        return base + (steps**3 // 400).astype(base.dtype)
+    if how == "spread":
+        four = np.frombuffer(hashlib.shake_128(b"spread").digest(4 * base.size), np.uint8).reshape(-1, 4)
+        return base + (four.sum(axis=1, dtype=np.int64) - 510).astype(base.dtype)
     wide = base.view(np.float32) if base.itemsize == 4 else (base.astype(np.uint32) << 16).view(np.float32)
     if how == "decayed":
         return (wide * np.float32(1 - 2e-5)).view(np.uint32)
