@@ -81,7 +81,7 @@ def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates,
     two.wvc("checkout", "-o", tmp_path / "out")
     two.wvc("add", templates.beta, "--task", "alpha")
     two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
-    monkeypatch.setattr("weightvc.repo.revert._unstage", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("weightvc.repo.revert._unstaged", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Interrupted):
         two.api().revert("alpha", jobs=1)
     monkeypatch.undo()
