@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from weightvc.objects.manifest import Manifest
 from weightvc.repo import pieces, snapshot
 from weightvc.util.progress import Silent
 
@@ -52,8 +53,8 @@ def test_the_header_is_kept_as_it_stands_in_the_file(two, templates):
     assert (header["name"], header["dtype"], header["shape"]) == ("model.safetensors", "U8", [length])
 
 
-def test_progress_counts_every_byte_twice(two, models, templates):
-    """Once while it is checked, once while it is stored; files and headers are only stored."""
+def test_progress_counts_every_byte_that_is_read_for_a_stage(two, models, templates):
+    """All while it is checked; while it is stored, what differs from the base."""
     from weightvc.repo import add
 
     class Counting(Silent):
@@ -71,11 +72,12 @@ def test_progress_counts_every_byte_twice(two, models, templates):
     progress = Counting()
     add.add(two.api(), templates.alpha, "x", add.Options(), progress)
 
-    (checking, tensors), (storing, everything) = progress.stages
-    assert (checking, tensors) == ("Checking task x", 6404)
-    extras = sum(map(len, models.contents(templates.alpha).values()))
-    assert (storing, everything) == ("Storing task x", extras)
-    assert progress.done == tensors + everything
+    (checking, everything), (storing, moved) = progress.stages
+    assert (checking, everything) == ("Checking task x", sum(map(len, models.contents(templates.alpha).values())))
+    staged = Manifest.from_bytes((two.path / ".git/wvc/stage/tasks/x.json").read_bytes(), "x")
+    assert (storing, moved) == ("Storing task x", sum(e.spec.nbytes for e in staged.entries() if e.state != "same"))
+    assert 0 < moved < everything
+    assert progress.done == everything + moved
 
 
 def test_the_number_of_threads_changes_nothing_that_is_stored(two, templates):
@@ -147,8 +149,10 @@ def test_a_checkpoint_that_is_rewritten_between_two_tensors_is_refused(
     ran = two.run("add", path, "--task", "new", "--jobs", "1")
 
     assert (ran.code, ran.out) == (3, "")
-    assert f"wvc: {shard}: changed while it was read; nothing was staged\n" in ran.err
-    assert "hint: let the program that writes it finish, then run the command again\n" in ran.err
+    early = f"wvc: {path}: encoder.layer.0.attention.query.bias changed while it was being read\n"
+    late = f"wvc: {shard}: changed while it was read; nothing was staged\n"
+    assert (early if how == "in place" else late) in ran.err
+    assert "finish, then run the command again\n" in ran.err
     now = two.everything()
     assert {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)} <= {
         name for name in now if name.startswith(".git/wvc/objects")

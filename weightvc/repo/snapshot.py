@@ -84,23 +84,46 @@ class Snapshot:
     measured: tuple[Measured, ...] = ()
 
 
-class _Taker:
-    """Stores items one by one; called from several threads."""
+@dataclass(frozen=True)
+class _Checked:
+    """An item that may be stored, with its tensor's digest and how many of its values are not finite."""
 
-    def __init__(self, checkpoint: Checkpoint, reader: Reader | None, store: LocalStore, options: Options) -> None:
+    item: Item
+    digest: Digest
+    nonfinite: int = 0
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor's dtype and shape."""
+        return self.item.spec
+
+    @property
+    def same(self) -> Piece | None:
+        """The piece of a tensor that equals the base's, which there is nothing to store for."""
+        partner = self.item.partner
+        if partner is None or partner.digest != self.digest:
+            return None
+        return Piece(self.item.section, Entry(self.item.spec, self.digest, "same", partner.spec.name))
+
+
+S = TypeVar("S", Item, _Checked)
+
+
+class _Taker:
+    """Checks items, and stores them one by one; called from several threads."""
+
+    def __init__(self, checkpoint: Checkpoint, base: Manifest | None, store: LocalStore, options: Options) -> None:
         self._checkpoint = checkpoint
-        self._reader = reader
+        self._reader = None if base is None else Reader(store, base)
+        self._finite = base is not None and not base.nonfinite
         self._store = store
         self._options = options
         self._alone = pieces.alone(options.codec)
         self.measured: list[Measured] = []
 
-    def __call__(self, item: Item) -> Piece:
-        spec, partner = item.spec, item.partner
-        data = item.read(self._checkpoint)
-        digest = tensor_digest(spec.dtype, spec.shape, data)
-        if partner is not None and partner.digest == digest:
-            return Piece(item.section, Entry(spec, digest, "same", partner.spec.name))
+    def __call__(self, checked: _Checked) -> Piece:
+        item, digest = checked.item, checked.digest
+        spec, data = item.spec, item.read(self._checkpoint)
         base, codec, entry = None, self._alone, Entry(spec, digest, "whole")
         if self._reader is not None and item.base is not None:
             base, codec = self._reader.open(item.base), self._options.codec
@@ -138,9 +161,12 @@ class _Taker:
                 "let the program that writes the checkpoint finish, then run the command again",
             )
 
-    def check(self, item: Item) -> int:
-        """Refuse a tensor whose values cannot be right, and return how many are not finite."""
+    def check(self, item: Item) -> _Checked:
+        """Hash an item, and refuse a tensor whose values cannot be right; the base's own were looked at before."""
         spec, data = item.spec, item.read(self._checkpoint)
+        checked = _Checked(item, tensor_digest(spec.dtype, spec.shape, data))
+        if item.section != "tensors" or (self._finite and checked.same):
+            return checked
         spans = [data[at : at + SPAN] for at in range(0, len(data), SPAN)]
         where = f"{self._checkpoint.path}: tensor {printable(spec.name)}"
         if spec.dtype == "BOOL" and any(values.count_bad_bools(span) for span in spans):
@@ -151,7 +177,7 @@ class _Taker:
                 f"{where} holds {nonfinite} non-finite values (NaN or infinity)",
                 "pass --allow-nonfinite to store it all the same",
             )
-        return nonfinite
+        return replace(checked, nonfinite=nonfinite)
 
 
 def take(
@@ -184,20 +210,22 @@ def take(
     if base is None and codec_named(options.codec).lossy:
         raise UsageError(f"codec {options.codec} is lossy, and a base is kept as it is", "leave --codec out")
     work = sorted(items(checkpoint, base, names), key=lambda item: -item.spec.nbytes)
-    reader = None if base is None else Reader(store, base)
-    taker = _Taker(checkpoint, reader, store, options)
+    taker = _Taker(checkpoint, base, store, options)
 
     # All checks come first, so that a checkpoint that is refused leaves nothing in the store.
-    tensors = [item for item in work if item.section == "tensors"]
-    nonfinite = sum(_run(f"Checking {what}", taker.check, tensors, options.jobs, progress))
-    stored = _run(f"Storing {what}", taker, work, options.jobs, progress)
+    checked = _run(f"Checking {what}", taker.check, work, options.jobs, progress)
+    moved = [item for item in checked if item.same is None]
+    stored = _run(f"Storing {what}", taker, moved, options.jobs, progress)
     checkpoint.refuse_changed()
+    stored += [piece for one in checked if (piece := one.same) is not None]
     lists = pieces.settle(stored, store)
-    return Snapshot(lists["tensors"], lists["files"], lists["headers"], nonfinite, tuple(taker.measured))
+    return Snapshot(
+        lists["tensors"], lists["files"], lists["headers"], sum(one.nonfinite for one in checked), tuple(taker.measured)
+    )
 
 
-def _run(label: str, work: Callable[[Item], T], items: Sequence[Item], jobs: int, progress: Progress) -> list[T]:
-    def job(item: Item) -> T:
+def _run(label: str, work: Callable[[S], T], items: Sequence[S], jobs: int, progress: Progress) -> list[T]:
+    def job(item: S) -> T:
         done = work(item)
         progress.advance(item.spec.nbytes)
         return done
