@@ -1,6 +1,5 @@
 """Reverts that were interrupted, could not be proved, or are followed by others; and what history keeps."""
 
-import signal
 from dataclasses import replace
 
 import pytest
@@ -77,11 +76,15 @@ def test_a_directory_is_replaced_by_a_proved_model_only(two, models, tmp_path, m
     assert models.contents(tmp_path / "out") == before
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_a_revert_that_was_killed_before_it_unstaged_is_finished(two, templates, tmp_path, monkeypatch):
     two.wvc("checkout", "-o", tmp_path / "out")
     two.wvc("add", templates.beta, "--task", "alpha")
     two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
-    monkeypatch.setattr("weightvc.repo.revert._unstaged", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("weightvc.repo.revert._unstaged", interrupted)
     with pytest.raises(Interrupted):
         two.api().revert("alpha", jobs=1)
     monkeypatch.undo()
