@@ -209,3 +209,11 @@ def test_scales_are_rounded_and_stay_finite(bits):
     assert np.isfinite(found).all()
     assert not (found.view(np.uint32) % (1 << (32 - bits))).any()
     assert np.allclose(found[:4], numbers[:4], rtol=2.0 ** -(bits - 8), atol=0)
+
+
+def test_codes_of_nothing_are_decoded_against_nothing():
+    coder = codec_named("int4").parse(
+        TensorSpec("t", "F32", (64, 64)), memoryview(planes.pack_long(np.zeros(64, "<u4")))
+    )
+    with pytest.raises(ValueError, match="a task vector is from a base"):
+        coder.decode_chunk(0, memoryview(b""), None, np.zeros(4096, "<u4"))

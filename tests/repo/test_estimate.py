@@ -128,6 +128,16 @@ def test_a_codec_of_another_package_is_tried_when_it_is_named(two, templates, mo
     assert "other" not in codecs.CODECS
 
 
+def test_a_lossy_codec_is_tried_when_it_is_named(mixed):
+    repo, tuned = mixed
+
+    lines = told(repo, tuned, "--codec", "int4")[1]
+
+    assert [key for key, line in lines.items() if line["lossy"]] == [("int4", level) for level in estimate.LEVELS]
+    want = stored(repo, tuned, "int4", "default")
+    assert lines["int4", "default"]["stored_bytes"] == pytest.approx(want, rel=0.1)
+
+
 def test_each_kind_of_tensor_is_drawn():
     specs = [("big", "F32", (200, CHUNK)), ("half", "BF16", (3, CHUNK)), ("tiny", "I64", (5,))]
     items = [Item("tensors", TensorSpec(*spec), None) for spec in specs]

@@ -78,11 +78,10 @@ def command(
 
 def _table(result: "Estimated") -> Iterator[str]:
     yield f"task {result.task}: {size(result.bytes)}, of which {size(result.sampled_bytes)} were encoded to estimate"
-    rows = [("CODEC", "LEVEL", "STORED", "RATIO", "MB/S OF ONE THREAD")]
-    rows += [
-        (line.codec, line.level, size(line.stored_bytes), f"{100 * line.ratio:.1f} %", f"{line.encode_mb_s:.0f}")
-        for line in result.estimates
-    ]
+    rows = [("CODEC", "LEVEL", "STORED", "RATIO", "MB/S OF ONE THREAD", "")]
+    for line in result.estimates:
+        figures = size(line.stored_bytes), f"{100 * line.ratio:.1f} %", f"{line.encode_mb_s:.0f}"
+        rows.append((line.codec, line.level, *figures, "lossy" if line.lossy else ""))
     yield from columns(rows, right=(2, 3, 4))
 
 

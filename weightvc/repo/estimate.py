@@ -44,13 +44,17 @@ _FRAME = len(container.frame(b"", b""))
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one codec and level would give: stored bytes, their ratio to the tensors', and MB/s of one thread."""
+    """What one codec and level would give: stored bytes, their ratio to the tensors', and MB/s of one thread.
+
+    A ``lossy`` one would give less back than is added.
+    """
 
     codec: str
     level: Level
     stored_bytes: int
     ratio: float
     encode_mb_s: float
+    lossy: bool
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,11 @@ def estimate(repo: Handle, path: Path, name: str, options: Options, progress: Pr
 
 
 def _rows(codec: str) -> list[tuple[str, Level]]:
-    """Return the codecs and levels to try."""
+    """Return the codecs and levels to try: what is lossy, or not built in, only if it is named."""
     codec_named(codec)
-    names = [name for name, kind in CODECS.items() if kind.uses_base]
+    names = [name for name, kind in CODECS.items() if kind.uses_base and not kind.lossy]
     names += [name for name in dict.fromkeys((codec, "raw")) if name not in names]
-    plain = {name for name in names if name in _PLAIN or codec_named(name).lossy}
-    return [(name, level) for name in names for level in (("default",) if name in plain else LEVELS)]
+    return [(name, level) for name in names for level in (("default",) if name in _PLAIN else LEVELS)]
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ class _Sample:
             more, took = self._encode(drawn, names[drawn.item.base is None], level, progress)
             size, seconds = size + more, seconds + took
         speed = sum(item.spec.nbytes for item in self._stored) / seconds / 1e6 if seconds else 0.0
-        return Estimate(codec, level, round(size), size / self._total if self._total else 0.0, speed)
+        ratio = size / self._total if self._total else 0.0
+        return Estimate(codec, level, round(size), ratio, speed, codec_named(codec).lossy)
 
     def _encode(self, drawn: _Drawn, codec: str, level: Level, progress: Progress) -> tuple[float, float]:
         """Return how many bytes and seconds the drawn chunks of a tensor stand for."""

@@ -14,6 +14,7 @@ class Runs:
 
     name: ClassVar[str] = "runs"
     uses_base: ClassVar[bool] = True
+    lossy: ClassVar[bool] = False
     side: ClassVar[bytes] = b""
 
     @classmethod
