@@ -120,7 +120,7 @@ def test_members_of_members(documents):
     assert documents["log"]["lineage"] == {"alpha": [], "beta": [], "more": []}
     figures = {"name", "tensors", "changed_a", "norm_a", "changed_b", "norm_b", "cosine", "sign_conflict", "differing"}
     assert keys(documents["diff"]["total"]) == keys(documents["diff"]["layers"][0]) == figures
-    figures = {"codec", "level", "stored_bytes", "ratio", "encode_mb_s"}
+    figures = {"codec", "level", "stored_bytes", "ratio", "encode_mb_s", "lossy"}
     assert keys(documents["estimate"]["estimates"][0]) == figures
     assert keys(documents["repack"]["tasks"][0]) == {"task", "bytes", "before_bytes", "after_bytes"}
     assert keys(documents["verify"]["checks"][0]) == {"name", "ok", "detail"}
