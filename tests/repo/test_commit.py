@@ -135,3 +135,13 @@ def test_a_removal_of_what_is_gone_already_is_no_commit(two):
     assert (ran.code, ran.out) == (3, "")
     assert "wvc: nothing to commit\n" in ran.err
     assert two.git("rev-parse", "HEAD") == before
+
+
+def test_a_staged_recipe_that_cannot_be_read_is_not_committed(two, refused):
+    two.wvc("recipe", "save", "p", "--tasks", "alpha")
+    (two.path / ".git/wvc/stage/recipes/p.toml").write_text("x[[[")
+
+    refused(
+        two, 4, "commit", "-m", "x", says="the staged recipe p cannot be read: .wvc/recipes/p.toml: not valid TOML",
+        hint="run `wvc unstage p`",
+    )  # fmt: skip

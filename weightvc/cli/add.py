@@ -37,7 +37,7 @@ _CHANGES = {
 @click.option("--force-base", is_flag=True, help="Accept a checkpoint that looks like no fine-tune of this base.")
 @click.option("--allow-nonfinite", is_flag=True, help="Accept NaN and infinities.")
 @click.option(
-    "--estimate", is_flag=True, help="Say how small every codec and level would make it, from a sample; store nothing."
+    "--estimate", is_flag=True, help="Say how small codecs and levels would make it, from a sample; store nothing."
 )
 @options.jobs
 @options.dry_run
@@ -59,7 +59,7 @@ def command(
 
     PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
     Its bits come back, unless --codec names a lossy one.
-    --estimate tries every built-in codec and level, and the one that --codec names, on a sample of the tensors. Like
+    --estimate tries each level of intdelta, raw, and the codec that --codec names on a sample of the tensors. Like
     --dry-run, it refuses what is no fine-tune of the base and does not look at every value.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
+from weightvc.objects.recipe import Recipe
 from weightvc.repo import stage
 from weightvc.repo.repository import BASE, Handle, removal_path, task_path
 from weightvc.util.errors import Conflict, Corrupt, NotARepository, RequestError
@@ -55,6 +56,8 @@ def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str
         raise NotARepository("the current branch has no weightvc base", "switch to a branch that has one")
     base = Manifest.from_bytes(data, BASE)
     for path, contents in staged.items():
+        if contents is not None and "/recipes/" in path:
+            _check_recipe(path, contents)
         if contents is None or "/tasks/" not in path:
             continue
         task = Manifest.from_bytes(contents, path)
@@ -71,6 +74,14 @@ def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str
                 f"task {task.task} was taken out since this version of it was staged",
                 f"take it back with `wvc unstage {task.task}`; added again after that, it is a task anew",
             )
+
+
+def _check_recipe(path: str, contents: bytes) -> None:
+    name = path.rpartition("/")[2].removesuffix(".toml")
+    try:
+        Recipe.from_bytes(contents, path)
+    except RequestError as error:
+        raise Corrupt(f"the staged recipe {name} cannot be read: {error.what}", f"run `wvc unstage {name}`") from None
 
 
 def _names(staged: dict[str, bytes | None], kind: str) -> tuple[str, ...]:
