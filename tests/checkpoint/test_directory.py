@@ -66,6 +66,13 @@ def test_an_index_of_the_plain_file_is_fine(model):
     ).files == ("model.safetensors",)
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapters_weights_are_chosen_beside_its_settings(model, name):
+    files = {"adapter_config.json": b"{}", name: b"", "optimizer.pt": b""}
+
+    assert choose(model(files)).files == (name,)
+
+
 def refusal(root):
     with pytest.raises(BadInput) as caught:
         choose(root)
@@ -88,9 +95,10 @@ def refusal(root):
             {"a.safetensors.index.json": b"", "b.safetensors.index.json": b""},
             "DIR: any of these could be the model: a.safetensors.index.json",
         ),
+        ({"adapter_config.json": b"{}"}, "DIR: adapter_config.json without adapter_model.safetensors"),
         (
-            {"adapter_config.json": b"{}", "adapter_model.safetensors": b""},
-            "DIR: a PEFT adapter, and adapters are not read yet",
+            {"adapter_config.json": b"{}", "adapter_model.safetensors": b"", "pytorch_model.bin": b""},
+            "DIR: both an adapter (adapter_config.json) and a model (pytorch_model.bin) are here",
         ),
         ({"model.safetensors.index.json": b"[]"}, "DIR/model.safetensors.index.json: no weight_map"),
         ({"model.safetensors.index.json": b'{"weight_map":[]}'}, "no weight_map of tensor names to file names"),

@@ -74,7 +74,7 @@ def test_directories_that_are_no_models(two, refused, models, tmp_path):
     (tmp_path / "none").mkdir()
     refused(two, 3, "add", tmp_path / "none", "--task", "x", says="no .safetensors, .bin, .pt or .pth weights")
     (tmp_path / "none/adapter_config.json").write_text("{}")
-    refused(two, 3, "add", tmp_path / "none", "--task", "x", says="a PEFT adapter, and adapters are not read yet")
+    refused(two, 3, "add", tmp_path / "none", "--task", "x", says="adapter_config.json without adapter_model.saf")
     sharded = models.write(tmp_path / "sharded", models.base(), shards=2)
     (sharded / "model-00002-of-00002.safetensors").unlink()
     refused(two, 3, "add", sharded, "--task", "x", says="its shard model-00002-of-00002.safetensors is missing")
@@ -183,7 +183,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
     done = two.json("add", templates.alpha, "--task", "x", "--dry-run")
     text = two.wvc("add", templates.alpha, "--task", "x", "--dry-run")
 
-    assert done["tensors"] == {"matched": 17, "added": 0, "removed": 0, "reshaped": 0}
+    assert done["tensors"] == {"matched": 17, "added": 0, "removed": 0, "reshaped": 0, "updated": 0}
     assert (done["staged"], done["stored_bytes"], done["bytes"]) == (False, 0, 6404)
     assert done["peak_bytes"] > 64 * 2**20
     first, second = text.splitlines()
@@ -278,7 +278,7 @@ def test_a_model_of_another_architecture_is_refused_with_a_tensor_to_look_at(two
 def test_the_result_of_the_library_is_the_commands_document(two, templates):
     done = two.api().add(templates.alpha, "lib")
 
-    assert done.tensors == {"same": 2, "delta": 15, "added": 0, "removed": 0, "reshaped": 0}
+    assert done.tensors == {"same": 2, "delta": 15, "added": 0, "removed": 0, "reshaped": 0, "updated": 0}
     assert (done.task, done.bytes, done.codec, done.staged) == ("lib", 6404, "intdelta", True)
     assert done.notes == ["task alpha has the same weights"]
     assert done.manifest == two.manifest("alpha")["version"]

@@ -58,8 +58,7 @@ def test_an_adapters_own_file_is_called_an_adapter(two, refused, tmp_path):
 
     refused(
         two, 3, "add", tmp_path / "adapter_model.safetensors", "--task", "x",
-        says="a PEFT adapter, and adapters are not read yet",
-        hint="merge it into its base with peft's merge_and_unload and save that",
+        says="adapter_model.safetensors: the weights of a PEFT adapter", hint=f"give its directory, {tmp_path}",
     )  # fmt: skip
     refused(two, 3, "add", tmp_path / "other.safetensors", "--task", "x", says="too short for a safetensors file")
 

@@ -158,7 +158,7 @@ def test_a_prefix_on_one_side_is_said_recorded_and_undone(repository, models, tm
     repo.wvc("checkout", "--tasks", "prefixed", "-o", tmp_path / "out")
     repo.wvc("checkout", "--tasks", "prefixed=1.5", "--method", "task_arithmetic", "-o", tmp_path / "merged")
 
-    assert added["tensors"] == {"same": 1, "delta": 13, "added": 1, "removed": 0, "reshaped": 0}
+    assert added["tensors"] == {"same": 1, "delta": 13, "added": 1, "removed": 0, "reshaped": 0, "updated": 0}
     assert added["notes"][0] == f"names matched after the prefix 'bert.' that only {side} carries"
     lines = {entry["name"]: entry for entry in repo.manifest("prefixed")["tensors"]}
     assert all(name.removeprefix("bert.") == entry["of"].removeprefix("bert.") for name, entry in lines.items()
@@ -278,7 +278,7 @@ def test_equal_tensors_are_stored_once_whoever_has_them(repository, models, tmp_
     again = repo.put("two", tmp_path / "one")
 
     assert repo.objects() == before
-    assert again["tensors"] == {"same": 2, "delta": 1, "added": 0, "removed": 0, "reshaped": 0}
+    assert again["tensors"] == {"same": 2, "delta": 1, "added": 0, "removed": 0, "reshaped": 0, "updated": 0}
 
 
 def test_unchanged_tensors_store_nothing(empty, templates):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from weightvc.checkpoint import adapter
 from weightvc.checkpoint.files import label, map_file, parse_json, regular_size
 from weightvc.checkpoint.header import MAX_HEADER, refuse_pointer
 from weightvc.objects.paths import LOCK, is_plain
@@ -96,11 +97,12 @@ def choose(root: Path) -> Weights:
     """Choose the files of ``root`` that hold its tensors: safetensors before PyTorch, an index before a file.
 
     Raises:
-        BadInput: a PEFT adapter, no weights, several candidates, or an index that is not well formed.
+        BadInput: no weights, several candidates, an adapter beside a model, or an index that is not well formed.
     """
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-    refuse_adapter(root)
+    if adapter.CONFIG in names:
+        return _adapter(root, names)
     chosen = _choose(root, names, "safetensors") or _choose(root, names, "torch")
     if chosen is None:
         raise BadInput(
@@ -110,13 +112,27 @@ def choose(root: Path) -> Weights:
     return chosen
 
 
-def refuse_adapter(root: Path, file: str = "adapter_model") -> None:
-    """Raise :class:`BadInput` for a directory with a PEFT adapter, or for the adapter's own ``file`` in there."""
-    if file.startswith("adapter_model") and os.path.lexists(root / "adapter_config.json"):
+def refuse_adapters_file(path: Path) -> None:
+    """Raise :class:`BadInput` for the weight file of a PEFT adapter, which means nothing without its settings."""
+    if path.name.startswith(adapter.WEIGHTS) and os.path.lexists(path.parent / adapter.CONFIG):
+        raise BadInput(f"{label(path)}: the weights of a PEFT adapter", f"give its directory, {label(path.parent)}")
+
+
+def _adapter(root: Path, names: list[str]) -> Weights:
+    """Choose the weight file of a PEFT adapter."""
+    own = [name for name in names if name.startswith(adapter.WEIGHTS)]
+    others = [name for name in names if name not in own]
+    kinds: tuple[Kind, ...] = ("safetensors", "torch")
+    if model := next((chosen for kind in kinds if (chosen := _choose(root, others, kind))), None):
         raise BadInput(
-            f"{label(root)}: a PEFT adapter, and adapters are not read yet",
-            "merge it into its base with peft's merge_and_unload and save that",
+            f"{label(root)}: both an adapter ({adapter.CONFIG}) and a model ({model.files[0]}) are here",
+            "give a directory that holds one of them",
         )
+    for kind in kinds:
+        name = adapter.WEIGHTS + _FILES[kind][1][0]
+        if name in own:
+            return Weights(kind, (name,))
+    raise BadInput(f"{label(root)}: {adapter.CONFIG} without {adapter.WEIGHTS}.safetensors", "download it again")
 
 
 def _choose(root: Path, names: list[str], kind: Kind) -> Weights | None:

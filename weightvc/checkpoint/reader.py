@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from weightvc.checkpoint import adapter as adapters
+from weightvc.checkpoint.adapter import Adapter
 from weightvc.checkpoint.directory import (
     Kind,
     Weights,
@@ -14,7 +16,7 @@ from weightvc.checkpoint.directory import (
     choose,
     kind_of,
     other_files,
-    refuse_adapter,
+    refuse_adapters_file,
 )
 from weightvc.checkpoint.files import label, map_file, marks, regular_size
 from weightvc.checkpoint.header import Slot, parse_header
@@ -73,17 +75,20 @@ class Checkpoint:
         headers: Weight file name to its verbatim header with the eight length bytes; empty for PyTorch files.
         extras: Path relative to the directory, with ``/``, to size in bytes, for every file that holds no
             weights of this checkpoint; sorted, and empty for a single file.
+        adapter: The settings of a PEFT LoRA adapter, if it is one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- made in one place
         self,
         path: Path,
         kind: Kind,
         source: Source,
         extras: Mapping[str, int],
         before: Mapping[Path, tuple[int, ...]],
+        adapter: Adapter | None = None,
     ) -> None:
         self.path = path
+        self.adapter = adapter
         self._before = before
         self.kind: Kind = kind
         self.headers = source.headers
@@ -151,7 +156,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or a model directory.
+    """Open a ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or the directory of a model or a PEFT adapter.
 
     No tensor is read, except that PyTorch files of the format before version 1.6 cannot be read in parts.
 
@@ -169,10 +174,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if path.is_dir():
             weights, root = choose(path), path
             extras = other_files(path, weights)
+            adapter = adapters.read(path) if adapters.CONFIG in extras else None
         else:
             regular_size(path)
-            refuse_adapter(path.parent, path.name)
+            refuse_adapters_file(path)
             weights, root, extras = Weights(kind_of(path), (path.name,)), path.parent, {}
+            adapter = None
     except OSError as error:
         raise BadInput(f"{label(path)}: cannot be read ({error.strerror})", "check its permissions") from None
     named = weights.files if weights.kind == "safetensors" else ()
@@ -185,7 +192,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         check_places(root, weights, source.shards)
     if not any(source.shards.values()):
         raise BadInput(f"{label(path)}: a checkpoint with no tensors", "give the file that holds the weights")
-    return Checkpoint(path, weights.kind, source, extras, before)
+    return Checkpoint(path, weights.kind, source, extras, before, adapter)
 
 
 def _source(kind: Kind, root: Path, names: Sequence[str]) -> Source:

@@ -33,6 +33,9 @@ def _task(task: "ShownTask") -> Iterator[str]:
     yield f"source   {task.source}, {counted(total, 'tensor')}: {_counts(task.tensors)} ({_counts(task.dtypes)})"
     how = f", {_counts(task.codecs)}" if task.codecs else ""
     yield f"stored   {size(task.stored_bytes)} of {size(task.bytes)} ({ratio}){how}"
+    if task.updates:
+        ranks = ", ".join(f"{counted(count, 'tensor')} by rank {rank}" for rank, count in task.updates.items())
+        yield f"adapter  updates {ranks}"
     if task.lossy:
         yield f"lossy    {task.lossy}"
     if task.lineage:

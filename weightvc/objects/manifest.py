@@ -13,13 +13,17 @@ from typing import Literal, Self, TypeAlias, TypeVar, get_args
 from weightvc.objects import paths
 from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
 from weightvc.objects.loss import Loss
-from weightvc.objects.tensors import TensorSpec, version_of
+from weightvc.objects.tensors import MERGED, TensorSpec, version_of
+from weightvc.objects.updates import Update, product
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
 from weightvc.util.errors import BadInput, Corrupt, Unsupported
 from weightvc.util.text import printable
 
 SCHEMA = "weightvc/manifest/1"
+
+UPDATES = "updates"
+"""The feature, and the key, of a task with low-rank updates."""
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 """How ``added`` is written: UTC, always with six digits of the second."""
@@ -136,7 +140,8 @@ class Manifest:
 
     ``tensors``, ``files`` (other files of the model directory) and ``headers`` (the safetensors header of each
     weight file, verbatim; none when the source was not safetensors) are sorted by name. Files and headers are
-    kept as one-dimensional ``U8`` tensors. The base has no task name, UUID, ``added`` or base.
+    kept as one-dimensional ``U8`` tensors. The base has no task name, UUID, ``added`` or base. ``updates``, sorted by
+    the base's names, say which tensors of an adapter are factors of what; the rest of the base is as it was.
     """
 
     tensors: tuple[Entry, ...]
@@ -149,11 +154,13 @@ class Manifest:
     base: Version | None = None
     lineage: tuple[Parent, ...] = ()
     nonfinite: int = 0
+    updates: tuple[Update, ...] = ()
 
     @cached_property
     def version(self) -> Version:
         """The task version: what locks, seeds and cache keys use."""
-        return version_of((entry.spec.name, entry.digest) for entry in self.tensors)
+        pairs = ((entry.spec.name, entry.digest) for entry in self.tensors)
+        return version_of(pairs, [update.to_json() for update in self.updates])
 
     @cached_property
     def by_name(self) -> Mapping[str, Entry]:
@@ -164,6 +171,17 @@ class Manifest:
     def by_base_name(self) -> Mapping[str, Entry]:
         """The tensors that refer to a base tensor, by the base's names."""
         return {entry.of: entry for entry in self.tensors if entry.of is not None}
+
+    @cached_property
+    def by_update(self) -> Mapping[str, Update]:
+        """The low-rank updates, by the base's names."""
+        return {update.of: update for update in self.updates}
+
+    @cached_property
+    def heads(self) -> tuple[Entry, ...]:
+        """The tensors that a merge has no use for: those the base lacks in that shape and dtype, factors apart."""
+        factors = {name for update in self.updates for name in (update.a, update.b)}
+        return tuple(e for e in self.tensors if e.state == "whole" and e.spec.name not in factors)
 
     @cached_property
     def lossy(self) -> tuple[Entry, ...]:
@@ -195,10 +213,11 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes: the canonical document of :mod:`weightvc.util.canon`."""
+        updates: dict[str, Json] = {UPDATES: [update.to_json() for update in self.updates]} if self.updates else {}
         return canon.document(
             {
                 "schema": SCHEMA,
-                "features": [],
+                "features": list(updates),
                 "task": self.task,
                 "uuid": self.uuid,
                 "added": self.added,
@@ -211,6 +230,7 @@ class Manifest:
                 "headers": [entry.to_json() for entry in self.headers],
                 "tensors": [entry.to_json() for entry in self.tensors],
             }
+            | updates
         )
 
     @classmethod
@@ -230,10 +250,11 @@ class Manifest:
     def _parse(cls, data: bytes, where: str) -> Self:
         value = canon.parse_document(data, where)
         fields.schema(value, SCHEMA, where)
-        if features := fields.typed(value.get("features", []), list, where):
+        features = fields.typed(value.get("features", []), list, where)
+        if features not in ([], [UPDATES]):
             raise Unsupported(f"{where}: unknown features {printable(str(features))[:60]}", "upgrade weightvc")
         keys = "schema features task uuid added base version lineage nonfinite source files headers tensors"
-        doc = fields.mapping(value, where, keys.split())
+        doc = fields.mapping(value, where, [*keys.split(), *features])
         task, base = fields.optional(doc["task"], str, where), doc["base"]
         manifest = cls(
             tensors=_entries(doc["tensors"], where),
@@ -246,8 +267,10 @@ class Manifest:
             base=None if base is None else Version(hex64(base, where)),
             lineage=_list(doc["lineage"], Parent.from_json, where),
             nonfinite=fields.natural(doc["nonfinite"], where),
+            updates=_list(doc.get(UPDATES, []), Update.from_json, where),
         )
         _check(manifest, where)
+        _check_updates(manifest, bool(features), where)
         if manifest.version != doc["version"]:
             raise BadInput(f"{where}: the tensors do not have the version that the file states")
         return manifest
@@ -275,6 +298,20 @@ def _check(manifest: Manifest, where: str) -> None:
     if bad := next((name for name in names if not paths.is_plain(name)), None):
         raise BadInput(f"{where}: {printable(bad)[:80]!r} cannot name a weight file")
     paths.check([*names, *(entry.spec.name for entry in manifest.files)], where)
+
+
+def _check_updates(manifest: Manifest, stated: bool, where: str) -> None:
+    if (manifest.task is None and stated) or stated != bool(manifest.updates):
+        raise BadInput(f"{where}: updates are a task's, and left out where there are none")
+    for update in manifest.updates:
+        factors = [manifest.by_name.get(name) for name in (update.a, update.b)]
+        specs = [e.spec for e in factors if e is not None and e.state == "whole" and e.spec.dtype in MERGED]
+        if len(specs) != 2 or product(*specs) is None:
+            raise BadInput(f"{where}: {update.of[:80]!r}: no two whole tensors of numbers that are its factors")
+    if any(a.of >= b.of for a, b in itertools.pairwise(manifest.updates)):
+        raise BadInput(f"{where}: updates are not sorted and distinct")
+    if any(entry.of in manifest.by_update and entry.state != "same" for entry in manifest.tensors):
+        raise BadInput(f"{where}: a tensor is both updated and replaced")
 
 
 def _time(text: str, where: str) -> None:

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from weightvc.objects.ids import Digest, Version
 from weightvc.util import canon
+from weightvc.util.canon import Json
 from weightvc.util.errors import BadInput
 from weightvc.util.text import printable
 
@@ -112,6 +113,7 @@ def tensor_digest(dtype: str, shape: Iterable[int], data: "ReadableBuffer") -> D
     return hasher.digest()
 
 
-def version_of(pairs: Iterable[tuple[str, Digest]]) -> Version:
-    """Return the SHA-256 over the canonical JSON of the sorted (name, tensor digest) pairs."""
-    return Version(hashlib.sha256(canon.dumps([list(pair) for pair in sorted(pairs)])).hexdigest())
+def version_of(pairs: Iterable[tuple[str, Digest]], more: Iterable[Json] = ()) -> Version:
+    """Return the SHA-256 over the canonical JSON of the sorted (name, tensor digest) pairs, followed by ``more``."""
+    listed: list[Json] = [*map(list, sorted(pairs)), *more]
+    return Version(hashlib.sha256(canon.dumps(listed)).hexdigest())

@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,8 @@ from weightvc.delta.codec import CHUNK, codec_named
 from weightvc.objects.ids import Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.objects.tensors import MERGED, TensorSpec
-from weightvc.repo import lineage, loss, snapshot, stage
-from weightvc.repo.align import Alignment, align
+from weightvc.repo import adapters, lineage, loss, snapshot, stage
+from weightvc.repo.align import Alignment
 from weightvc.repo.decode import Reader
 from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle, task_path
@@ -49,7 +49,8 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 class Added:
     """What add did, or, for a dry run, would do, with ``peak_bytes`` of memory at most.
 
-    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed. ``change`` is ``new`` for a
+    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed, ``updated`` ones the base's
+    that an adapter updates. ``change`` is ``new`` for a
     task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
     files, lineage or codec, ``dropped`` for what is committed already while something else was staged, which is not any
     more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
@@ -110,7 +111,9 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         kind = checkpoint.kind
     identity, added = _identity(repo, state, name)
     manifest = Manifest(
-        shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, parents, shot.nonfinite
+        *(shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, parents),
+        nonfinite=shot.nonfinite,
+        updates=matched.updates,
     )
     notes += lineage.notes(state, parents, manifest)
     lossy = loss.total(manifest, shot.measured)
@@ -141,10 +144,12 @@ def match(
         BadInput: the checkpoint is no fine-tune of this base, unless ``force`` says that it may be none.
     """
     specs = {entry.spec.name: entry.spec for entry in base.tensors}
-    matched = align(checkpoint.tensors, specs)
-    relative = _relative_norm(checkpoint, repo, base, matched.names)
+    matched = adapters.match(checkpoint, specs)
+    adapters.refuse_both(checkpoint, matched, base)
+    relative = _relative_norm(checkpoint, repo, base, matched)
     if not force:
-        _refuse_unrelated(path, [(checkpoint.tensors[n], specs[other]) for n, other in matched.names.items()], relative)
+        pairs = [(checkpoint.tensors[name], specs[other]) for name, other in matched.names.items()]
+        _refuse_unrelated(path, pairs, relative, adapter=checkpoint.adapter is not None)
     return matched, relative
 
 
@@ -206,37 +211,45 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
     return str(uuid.uuid4()), now.strftime(TIME)
 
 
-def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, names: Mapping[str, str]) -> float | None:
-    """Estimate the norm of the task vector over that of the base, from a few chunks of every matching tensor."""
+def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, matched: Alignment) -> float | None:
+    """Estimate the norm of the task vector over that of the base, from a few chunks of every matching tensor.
+
+    An adapter leaves the other tensors of the base as they are: they count too. The norms of its updates are exact.
+    """
     reader = Reader(repo.store, base)
-    moved = held = 0.0
-    for name, other in names.items():
-        spec, entry = checkpoint.tensors[name], base.by_name[other]
-        if spec.dtype not in MERGED or not spec.same_kind(entry.spec) or not spec.nbytes:
+    own = {other: name for name, other in matched.names.items()}
+    moved = math.fsum(adapters.square(checkpoint, update) for update in matched.updates)
+    held = 0.0
+    for entry in base.tensors if matched.updates else [base.by_name[other] for other in own]:
+        name, kind = own.get(entry.spec.name), entry.spec
+        like = name is None or checkpoint.tensors[name].same_kind(kind)
+        if kind.dtype not in MERGED or not kind.nbytes or not like:
             continue
-        decoder, data = reader.open(entry), checkpoint.read(name)
-        chunks = math.ceil(spec.nbytes / CHUNK)
+        chunks = math.ceil(kind.nbytes / CHUNK)
         picked = sorted({at * chunks // _SAMPLED_CHUNKS for at in range(_SAMPLED_CHUNKS)})
+        decoder, data = reader.open(entry), None if name is None else checkpoint.read(name)
         for at in picked:
-            target = data[at * CHUNK : (at + 1) * CHUNK]
-            out = memoryview(bytearray(len(target)))
+            out = memoryview(bytearray(min(CHUNK, kind.nbytes - at * CHUNK)))
             decoder.read_into(out, at * CHUNK)
-            start = values.to_float(spec.dtype, out)
+            start = values.to_float(kind.dtype, out)
             with np.errstate(all="ignore"):
-                delta = values.to_float(spec.dtype, target) - start
+                tuned = start if data is None else values.to_float(kind.dtype, data[at * CHUNK : (at + 1) * CHUNK])
+                delta = tuned - start
                 moved += float(np.dot(delta, delta)) * chunks / len(picked)
                 held += float(np.dot(start, start)) * chunks / len(picked)
     return math.sqrt(moved / held) if held > 0 and math.isfinite(moved) else None
 
 
-def _refuse_unrelated(path: Path, pairs: Sequence[tuple[TensorSpec, TensorSpec]], relative: float | None) -> None:
+def _refuse_unrelated(
+    path: Path, pairs: Sequence[tuple[TensorSpec, TensorSpec]], relative: float | None, *, adapter: bool
+) -> None:
     """Refuse a checkpoint whose tensors, paired with the base's of their names, are those of no fine-tune of it."""
     hint = "check that PATH is a fine-tune of this repository's base, or pass --force-base"
-    if not pairs:
+    if not pairs and not adapter:
         raise BadInput(f"{path}: not one tensor has a name that the base has", hint)
     unlike = [(spec, other) for spec, other in pairs if not spec.same_kind(other)]
     named, odd = (sum(spec.elements for spec, _ in some) for some in (pairs, unlike))
-    if named and named - odd < COMPARABLE * named:
+    if named and not adapter and named - odd < COMPARABLE * named:
         raise _incomparable(unlike, odd, f"{path}: {100 * odd / named:.0f} % of its values")
     if relative is not None and relative > UNRELATED:
         raise BadInput(f"{path}: the task vector is {relative:.2f} times as large as the base itself", hint)
@@ -260,12 +273,14 @@ def _incomparable(unlike: Sequence[tuple[TensorSpec, TensorSpec]], odd: int, sha
 
 
 def _unmatched(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> dict[str, int]:
-    """Count the tensors that have no counterpart, on either side, and those of another shape or dtype."""
-    reshaped = len(_reshaped(checkpoint, base, matched))
+    """Count the tensors without counterpart, on either side, the reshaped ones, and those that an adapter updates."""
+    reshaped, updated = len(_reshaped(checkpoint, base, matched)), len(matched.updates)
+    removed = 0 if checkpoint.adapter else len(base.tensors) - len(matched.names) + reshaped
     return {
-        "added": len(checkpoint.tensors) - len(matched.names) + reshaped,
-        "removed": len(base.tensors) - len(matched.names) + reshaped,
+        "added": len(checkpoint.tensors) - len(matched.names) - 2 * updated + reshaped,
+        "removed": removed,
         "reshaped": reshaped,
+        "updated": updated,
     }
 
 
@@ -279,14 +294,17 @@ def _notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[s
     if matched.prefix:
         side = "the base" if matched.side == "base" else "this checkpoint"
         notes.append(f"names matched after the prefix {printable(matched.prefix)!r} that only {side} carries")
-    new = [name for name in checkpoint.tensors if name not in matched.names]
+    if matched.updates:
+        notes += adapters.describe(checkpoint, matched.updates)
+    factors = {name for update in matched.updates for name in (update.a, update.b)}
+    new = [name for name in checkpoint.tensors if name not in matched.names and name not in factors]
     if new:
         notes.append(Note(f"{len(new)} tensors that the base does not have, stored whole", new))
     if reshaped := _reshaped(checkpoint, base, matched):
         said = f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges"
         notes.append(Note(said, reshaped))
     missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))
-    if missing:
+    if missing and checkpoint.adapter is None:
         notes.append(Note(f"{len(missing)} tensors of the base are missing", missing))
     return notes
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weightvc.objects.tensors import TensorSpec
+from weightvc.objects.updates import Update
 
 
 @dataclass(frozen=True)
@@ -12,12 +13,13 @@ class Alignment:
     """The base's name for each tensor that has a counterpart of any shape, and the prefix that was matched.
 
     ``prefix`` is the constant name prefix (``"bert."``) that only ``side`` carries; both are empty when names
-    match as they are.
+    match as they are. ``updates`` are an adapter's, sorted by the base's names; its factors have no counterpart.
     """
 
     names: Mapping[str, str]
     prefix: str = ""
     side: str = ""
+    updates: tuple[Update, ...] = ()
 
 
 def align(task: Mapping[str, TensorSpec], base: Mapping[str, TensorSpec]) -> Alignment:

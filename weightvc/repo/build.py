@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from weightvc.checkpoint import card
+from weightvc.checkpoint import adapter, card
 from weightvc.checkpoint.writer import Layout, Writer, write_extra
 from weightvc.merge import linalg
 from weightvc.merge.fingerprint import fingerprint
@@ -20,12 +20,12 @@ from weightvc.repo import device as devices
 from weightvc.repo import others, resolve
 from weightvc.repo import plan as plans
 from weightvc.repo.decode import Reader, Section
+from weightvc.repo.factors import DTYPES
 from weightvc.repo.materialize import Materializer
 from weightvc.repo.others import CARD, Others
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request, Resolved
-from weightvc.repo.vectors import DTYPES
 from weightvc.util import fsio, parallel
 from weightvc.util.errors import Corrupt, Unsupported
 from weightvc.util.progress import SILENT, Progress
@@ -120,6 +120,8 @@ class Builder:
     @cached_property
     def _layout(self) -> Layout:
         exact = self._resolved.exact
+        if exact is not None and exact.updates and not exact.headers:
+            return Layout.pack(self.plan.specs, _ONE_FILE, stem=adapter.WEIGHTS)
         if exact is None or not exact.headers:
             return Layout.pack(self.plan.specs, self._max_shard_size)
         layout = Layout.verbatim({e.spec.name: bytes(self._read(e, "headers")) for e in exact.headers})
@@ -150,7 +152,7 @@ class Builder:
             progress.advance(tensor.spec.nbytes)
             digest, ranks = hasher.digest(), work.ranks(tensor)
             if tensor.rule in ("base", "task"):
-                _check(tensor.sources[0][1] if tensor.rule == "task" else tensor.base, digest)
+                _check(tensor.own if tensor.rule == "task" else tensor.base, digest)
             return [TensorLine(where[name], name, digest, tensor.rule, ranks) for name in tensor.names]
 
         with progress.stage("Writing" if writer else "Replaying", sum(t.spec.nbytes for t in ordered)):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,6 +124,24 @@ def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -
         raise Conflict(f"{listed(gone)} was taken out by `wvc revert` meanwhile; nothing was built", "run it again")
 
 
+def _adapter(resolved: Resolved) -> list[str]:
+    """Say that an adapter alone comes back as the adapter, and how it is merged into the base."""
+    exact = resolved.exact
+    if exact is None or not exact.updates:
+        return []
+    dtype = resolved.state.base.by_name[exact.updates[0].of].spec.dtype
+    return [f"task {exact.task} is an adapter and comes back as it was added; pass --dtype {dtype} to merge it in"]
+
+
+def _factors(resolved: Resolved) -> int:
+    """Return the most bytes that adapters' factors of one tensor take in memory, those of all tasks together."""
+    held: Counter[str] = Counter()
+    for task in resolved.tasks:
+        for update in task.updates:
+            held[update.of] += sum(8 * task.by_name[name].spec.elements for name in (update.a, update.b))
+    return max(held.values(), default=0)
+
+
 def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:
     """Return what the checkout will do, known from manifests only."""
     recipe, plan = resolved.recipe, builder.plan
@@ -140,8 +159,9 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         rules=plans.summary(plan),
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
         scratch_bytes=sum(projected),
-        peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS),
-        notes=plans.describe(plan, [weighted.task for weighted in recipe.tasks])
+        peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS + _factors(resolved)),
+        notes=_adapter(resolved)
+        + plans.describe(plan, [weighted.task for weighted in recipe.tasks])
         + builder.others.describe()
         + loss.notes(resolved.tasks),
         left_out=builder.others.left_out,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from weightvc.checkpoint.reader import open_checkpoint
@@ -16,10 +17,10 @@ from weightvc.delta import values
 from weightvc.delta.measure import Moments
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.tensors import MERGED, tensor_digest
-from weightvc.repo import loss, resolve, stage
-from weightvc.repo.align import align
+from weightvc.repo import adapters, loss, resolve, stage
 from weightvc.repo.build import Builder
 from weightvc.repo.decode import SPAN, Reader
+from weightvc.repo.factors import Factors, LowRank
 from weightvc.repo.plan import TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
@@ -166,21 +167,34 @@ def _ratio(norm: float | None, base: float) -> float | None:
 
 
 def _side(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
+    reader = Reader(repo.store, state.base)
     if label in state.tasks:
-        task, reader = state.tasks[label], Reader(repo.store, state.base)
-
-        def of_task(entry: Entry) -> Spans | None:
-            found = task.by_base_name.get(entry.spec.name)
-            if found is None or found.state != "delta":
-                return None
-            return (values.to_float(entry.spec.dtype, span) for _, span in reader.open(found).spans())
-
-        return Side(label, of_task, _apart(task, state.base), tuple(loss.notes([task])))
+        return _task(reader, state.base, state.tasks[label], label)
     if label not in state.recipes and Path(label).exists():
-        return _directory(state, Path(label), stack)
+        return _directory(reader, state, Path(label), stack)
     if state.recipe(label) is None:
         _find_revision(repo, state, label)
     return _merged(repo, state, label, stack)
+
+
+def _task(reader: Reader, base: Manifest, task: Manifest, label: str) -> Side:
+    def spans(entry: Entry) -> Spans | None:
+        if (low := LowRank.of(task, entry.spec.name)) is not None:
+            return _updated(reader, entry, Factors.open(reader, low, torch.device("cpu")))
+        found = task.by_base_name.get(entry.spec.name)
+        if found is None or found.state != "delta":
+            return None
+        return (values.to_float(entry.spec.dtype, span) for _, span in reader.open(found).spans())
+
+    return Side(label, spans, _apart(task, base), tuple(loss.notes([task])))
+
+
+def _updated(reader: Reader, entry: Entry, factors: Factors) -> Spans:
+    """Return a base tensor with a low-rank update."""
+    for offset, span in reader.open(entry).spans():
+        numbers = torch.from_numpy(values.to_float(entry.spec.dtype, span))
+        moved = factors.vector(offset // entry.spec.itemsize, torch.empty_like(numbers))
+        yield moved.add_(numbers).numpy()
 
 
 def _find_revision(repo: Handle, state: State, label: str) -> None:
@@ -196,14 +210,18 @@ def _find_revision(repo: Handle, state: State, label: str) -> None:
         ) from None
 
 
-def _directory(state: State, path: Path, stack: ExitStack) -> Side:
+def _directory(reader: Reader, state: State, path: Path, stack: ExitStack) -> Side:
     checkpoint = stack.enter_context(open_checkpoint(path))
-    matched = align(checkpoint.tensors, {entry.spec.name: entry.spec for entry in state.base.tensors})
-    if not matched.names:
+    matched = adapters.match(checkpoint, {entry.spec.name: entry.spec for entry in state.base.tensors})
+    updates = {update.of: update for update in matched.updates}
+    if not matched.names and not updates:
         raise BadInput(f"{path}: not one tensor has a name that the base has", "name a model of this base")
     own = {base: name for name, base in matched.names.items()}
 
     def spans(entry: Entry) -> Spans | None:
+        if (update := updates.get(entry.spec.name)) is not None:
+            a, b = map(torch.from_numpy, adapters.factors_of(checkpoint, update))
+            return _updated(reader, entry, Factors(update, a, b))
         name = own.get(entry.spec.name)
         spec = checkpoint.tensors[name] if name is not None else None
         if name is None or spec is None or spec.shape != entry.spec.shape or spec.dtype not in MERGED:
@@ -215,9 +233,12 @@ def _directory(state: State, path: Path, stack: ExitStack) -> Side:
         return (values.to_float(spec.dtype, data[at : at + step]) for at in range(0, len(data), step))
 
     kept = {o: n for o, n in own.items() if checkpoint.tensors[n].same_kind(state.base.by_name[o].spec)}
-    apart = {other: "" for other in state.base.by_name if other not in kept}
+    apart = {other: "" for other in state.base.by_name if other not in kept and checkpoint.adapter is None}
+    factors = {name for update in matched.updates for name in (update.a, update.b)}
     names = {name: other for other, name in kept.items()}
     for name, spec in checkpoint.tensors.items():
+        if name in factors:
+            continue
         if name not in names or spec.dtype not in MERGED:
             digest = tensor_digest(spec.dtype, spec.shape, checkpoint.read(name))
             if name not in names or digest != state.base.by_name[names[name]].digest:
@@ -227,14 +248,16 @@ def _directory(state: State, path: Path, stack: ExitStack) -> Side:
 
 def _apart(task: Manifest, base: Manifest) -> dict[str, str]:
     """Return what of a task has no numbers to compare: see :class:`Side`."""
-    missing = {name: "" for name in base.by_name if name not in task.by_base_name}
-    odd = (e for e in task.tensors if e.state == "whole" or (e.state == "delta" and e.spec.dtype not in MERGED))
+    missing = {name: "" for name in base.by_name if name not in task.by_base_name and not task.updates}
+    odd = (*task.heads, *(e for e in task.tensors if e.state == "delta" and e.spec.dtype not in MERGED))
     return missing | {entry.of or entry.spec.name: entry.digest for entry in odd}
 
 
 def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
     request = Request(recipe=label) if label in state.recipes else Request(rev=label)
     resolved = _same_base(resolve.resolve(repo, request), state)
+    if resolved.exact is not None and resolved.exact.updates:
+        return _task(Reader(repo.store, state.base), state.base, resolved.exact, label)
     builder = Builder(repo, resolved, device="cpu", jobs=1)
     work = stack.enter_context(builder.materializer(builder.plan))
     work.prepare(SILENT)
@@ -246,9 +269,7 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
             return None
         return (values.to_float(plan.spec.dtype, span) for _, span in work.spans(plan))
 
-    odd: dict[str, str] = {
-        n: p.sources[0][1].digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED
-    }
+    odd: dict[str, str] = {n: p.own.digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED}
     exact = resolved.exact
     apart = odd if exact is None or exact is state.base else _apart(exact, state.base)
     return Side(label, spans, apart, tuple(loss.notes(resolved.tasks)))
@@ -256,12 +277,12 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
 
 def _carried(plan: TensorPlan, entry: Entry) -> bool:
     """Tell whether an exact plan takes a task's tensor that equals the base's, or cannot be compared with it."""
-    return plan.rule == "task" and (plan.sources[0][1].state == "same" or not plan.spec.same_kind(entry.spec))
+    return plan.rule == "task" and (plan.own.state == "same" or not plan.spec.same_kind(entry.spec))
 
 
 def _base_names(plan: TensorPlan) -> tuple[str, ...]:
     """Return the base's names for a plan's tensor; an exact plan carries the task's own names."""
-    of = plan.sources[0][1].of if plan.rule == "task" and len(plan.names) == 1 else None
+    of = plan.own.of if plan.rule == "task" and len(plan.names) == 1 else None
     return plan.names if of is None else (of,)
 
 

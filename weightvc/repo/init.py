@@ -15,7 +15,7 @@ from weightvc.objects.manifest import Manifest
 from weightvc.repo import snapshot
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, handle
 from weightvc.util import fsio
-from weightvc.util.errors import Conflict
+from weightvc.util.errors import BadInput, Conflict
 from weightvc.util.progress import SILENT, Progress
 
 
@@ -56,6 +56,8 @@ def init(
     """
     directory = directory.absolute()
     with open_checkpoint(base) as checkpoint, ExitStack() as undo:
+        if checkpoint.adapter is not None:
+            raise BadInput(f"{base}: an adapter is no base", "give the model that it was trained on")
         found = _find(directory)
         if found is not None:
             _refuse_second(found, found.head())

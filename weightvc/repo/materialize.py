@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,9 +24,10 @@ from torch import Tensor
 from weightvc.delta import values
 from weightvc.merge import linalg
 from weightvc.merge.method import Fold
-from weightvc.repo.decode import Reader
-from weightvc.repo.plan import Plan, TensorPlan
-from weightvc.repo.vectors import DTYPES, Vectors, Workspace
+from weightvc.repo.decode import Decoder, Reader
+from weightvc.repo.factors import DTYPES, Factors, LowRank
+from weightvc.repo.plan import Plan, Source, TensorPlan
+from weightvc.repo.vectors import Vectors, Workspace
 from weightvc.util import fsio, heap, parallel
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import Progress
@@ -138,7 +139,7 @@ class Materializer:
         if plan.rule == "base":
             yield from self._reader.open(plan.base).spans()
         elif plan.rule == "task":
-            yield from self._reader.open(plan.sources[0][1]).spans()
+            yield from self._reader.open(plan.own).spans()
         else:
             offset = 0
             for base, total in self._sums(plan):
@@ -200,18 +201,23 @@ class Materializer:
 
     def _whole(self, plan: TensorPlan, at: int) -> Tensor:
         """Return one weighted task vector as a float64 matrix, filled span by span."""
-        vectors = self._vectors(plan)
+        vectors = self._vectors(replace(plan, sources=plan.sources[at : at + 1]))
         flat = torch.empty(plan.spec.elements, dtype=torch.float64, device=self.device)
         done = 0
         for base in vectors.spans():
-            vectors.vector(at, flat[done : done + base.numel()])
+            vectors.vector(0, flat[done : done + base.numel()])
             done += base.numel()
         return flat.view(plan.spec.shape)
 
     def _vectors(self, plan: TensorPlan) -> Vectors:
         base = self._reader.open(plan.base)
-        sources = [(self.plan.weights[at], self._reader.open(entry, base=base)) for at, entry in plan.sources]
+        sources = [(self.plan.weights[at], self._open(source, base)) for at, source in plan.sources]
         return Vectors(base, sources, self._workspace, special=self._special)
+
+    def _open(self, source: Source, base: Decoder) -> Decoder | Factors:
+        if isinstance(source, LowRank):
+            return Factors.open(self._reader, source, self.device)
+        return self._reader.open(source, base=base)
 
 
 def _overflow(plan: TensorPlan) -> Conflict:

@@ -10,11 +10,15 @@ from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
 from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
+from weightvc.repo.factors import LowRank
 from weightvc.util.errors import Conflict
 from weightvc.util.text import Note, counted, printable
 
 Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
+
+Source: TypeAlias = Entry | LowRank
+"""A task's own tensor, or the factors of its task vector."""
 
 _ZEROS = memoryview(bytes(2**20))
 
@@ -24,14 +28,22 @@ class TensorPlan:
     """One tensor of the result.
 
     ``names`` are the base's names that receive it: several where the base and all tasks tie them. ``sources``
-    holds, in recipe order, the tasks (by position) whose tensor differs from the base's, with their entries.
+    holds, in recipe order, the tasks (by position) whose tensor differs from the base's, with what it comes from.
     """
 
     names: tuple[str, ...]
     spec: TensorSpec
     rule: Rule
     base: Entry
-    sources: tuple[tuple[int, Entry], ...]
+    sources: tuple[tuple[int, Source], ...]
+
+    @property
+    def own(self) -> Entry:
+        """The tensor that a task gives as it is, where the rule is ``task``."""
+        (_, source), *_ = self.sources
+        if isinstance(source, LowRank):
+            raise TypeError(f"{source.update.of}: an update is no tensor")
+        return source
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,7 @@ def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold
     """
     weights = method.coefficients([weighted.coefficient for weighted in recipe.tasks]) if tasks else ()
     tensors = tuple(_tensors(base, tasks, weights, recipe, method))
-    heads = {at: tuple(e for e in task.tensors if e.state == "whole") for at, task in enumerate(tasks)}
-    return Plan(tensors, weights, {at: entries for at, entries in heads.items() if entries})
+    return Plan(tensors, weights, {at: task.heads for at, task in enumerate(tasks) if task.heads})
 
 
 def _tensors(
@@ -88,7 +99,9 @@ def _tensors(
         yield TensorPlan(group, spec, rule, entry, sources)
 
 
-def _changed(task: Manifest, group: Sequence[str]) -> Entry | None:
+def _changed(task: Manifest, group: Sequence[str]) -> Source | None:
+    if (low := LowRank.of(task, group[0])) is not None:
+        return low
     found = (task.by_base_name.get(name) for name in group)
     return next((entry for entry in found if entry is not None and entry.state == "delta"), None)
 
@@ -122,14 +135,19 @@ def _may_tie(entry: Entry) -> bool:
 
 
 def _one(task: Manifest, names: Sequence[str]) -> bool:
+    """Tell whether a task holds one tensor under all these names; an adapter leaves what it does not name alone."""
+    if task.updates:
+        return len({low and low.identity for low in (LowRank.of(task, name) for name in names)}) == 1 and not any(
+            entry.state == "delta" for name in names if (entry := task.by_base_name.get(name)) is not None
+        )
     return len({entry.digest for name in names if (entry := task.by_base_name.get(name)) is not None}) <= 1
 
 
 def _carried(
-    spec: TensorSpec, sources: tuple[tuple[int, Entry], ...], mismatch: Mismatch
-) -> tuple[Rule, tuple[tuple[int, Entry], ...]]:
+    spec: TensorSpec, sources: tuple[tuple[int, Source], ...], mismatch: Mismatch
+) -> tuple[Rule, tuple[tuple[int, Source], ...]]:
     """Take what the changing tasks agree on, as git does for files; values that are no numbers are never mixed."""
-    if len({entry.digest for _, entry in sources}) == 1:
+    if len({source.digest for _, source in sources if isinstance(source, Entry)}) == 1:
         return "task", sources[:1]
     if mismatch == "base":
         return "base", ()

@@ -17,7 +17,8 @@ from weightvc.util.errors import NotFound
 class ShownTask:
     """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec.
 
-    ``lossy`` says how far what comes back is from what was added, if it is another thing.
+    ``updates`` counts the tensors of the base that an adapter updates, by rank. ``lossy`` says how far what comes back
+    is from what was added, if it is another thing.
     """
 
     task: str
@@ -37,6 +38,7 @@ class ShownTask:
     bytes: int
     stored_bytes: int
     lossy: Lossy | None
+    updates: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def _task(state: State, name: str) -> ShownTask:
         codecs=dict(Counter(entry.place.codec for entry in task.tensors if entry.place is not None)),
         files=tuple(entry.spec.name for entry in task.files),
         renamed=sum(entry.of is not None and entry.of != entry.spec.name for entry in task.tensors),
-        new=tuple(entry.spec.name for entry in task.tensors if entry.state == "whole"),
+        new=tuple(entry.spec.name for entry in task.heads),
         nonfinite=task.nonfinite,
         bytes=head.bytes,
         stored_bytes=head.stored_bytes,
         lossy=loss.total(task),
+        updates=dict(Counter(str(task.by_name[update.a].spec.shape[0]) for update in task.updates)),
     )

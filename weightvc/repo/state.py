@@ -13,6 +13,8 @@ from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle, recipe_path
 from weightvc.util.errors import BadInput, Corrupt, Missing, NotARepository, NotFound
 from weightvc.util.text import listed, meant, printable
 
+_RESTORE = "restore it with git"
+
 
 @dataclass(frozen=True)
 class State:
@@ -137,9 +139,13 @@ def _recipes(files: Mapping[str, bytes]) -> tuple[dict[str, Recipe], dict[str, B
 def _task(name: str, data: bytes, base: Manifest) -> Manifest:
     manifest = Manifest.from_bytes(data, f"{TRACKED}/tasks/{name}.json")
     if manifest.task != name:
-        raise Corrupt(f"the manifest of task {name} says it is {printable(str(manifest.task))}", "restore it with git")
+        raise Corrupt(f"the manifest of task {name} says it is {printable(str(manifest.task))}", _RESTORE)
     if manifest.base != base.version:
-        raise Corrupt(f"task {name} was taken from another base than this repository's", "restore it with git")
+        raise Corrupt(f"task {name} was taken from another base than this repository's", _RESTORE)
+    for update in manifest.updates:
+        of = base.by_name.get(update.of)
+        if of is None or not update.fits(of.spec, *(manifest.by_name[name].spec for name in (update.a, update.b))):
+            raise Corrupt(f"task {name} updates {printable(update.of)}, which the base lacks in that shape", _RESTORE)
     return manifest
 
 

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from weightvc.repo.decode import SPAN, Decoder
+from weightvc.repo.factors import DTYPES, Factors
 from weightvc.util.errors import Conflict
 from weightvc.util.text import printable
-
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""The torch dtypes of mergeable tensors."""
 
 _WIDEST = SPAN // 2
 """Elements of a span of the narrowest mergeable dtype."""
@@ -58,13 +56,13 @@ class Vectors:
 
     Args:
         base: The base tensor.
-        sources: The tasks' tensors with the factor of each task vector.
+        sources: The tasks' tensors, or factors of their task vectors, with the weight of each task vector.
         workspace: Where spans are computed; used by one thread for one tensor at a time.
         special: Whether the base or a task holds infinities or NaN, which need a closer look.
     """
 
     def __init__(
-        self, base: Decoder, sources: Sequence[tuple[float, Decoder]], workspace: Workspace, *, special: bool
+        self, base: Decoder, sources: Sequence[tuple[float, Decoder | Factors]], workspace: Workspace, *, special: bool
     ) -> None:
         self._special = special
         self._base = base
@@ -89,6 +87,9 @@ class Vectors:
     def vector(self, at: int, out: Tensor) -> Tensor:
         """Return the weighted task vector of source ``at`` over the current span, in the memory of ``out``."""
         weight, source = self._sources[at]
+        if isinstance(source, Factors):
+            vector = source.vector(self._offset // self._base.entry.spec.itemsize, out[: self._start.numel()])
+            return vector if weight == 1.0 else vector.mul_(weight)
         raw = self._workspace.raw[1][: len(self._span)]
         source.read_into(raw, self._offset, self._span)
         tuned = self._widen(source, raw, out)

@@ -1,0 +1,68 @@
+"""Low-rank updates as sources of a merge: a task vector computed from its factors, span by span."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.updates import Update
+from weightvc.repo.decode import Reader
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The torch dtypes of mergeable tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A task's update of one base tensor, with the entries of its factors."""
+
+    update: Update
+    a: Entry
+    b: Entry
+
+    @classmethod
+    def of(cls, task: Manifest, name: str) -> "LowRank | None":
+        """Return the task's update of the base tensor ``name``, if it has one."""
+        update = task.by_update.get(name)
+        return None if update is None else cls(update, task.by_name[update.a], task.by_name[update.b])
+
+    @property
+    def identity(self) -> tuple[str, str, float, bool]:
+        """What two updates have in common that give the same task vector."""
+        return self.a.digest, self.b.digest, self.update.scale, self.update.transposed
+
+
+class Factors:
+    """The factors of one update in memory: (rows + columns)·rank·8 bytes.
+
+    Args:
+        update: What they are the factors of.
+        a: A as a float64 matrix, (rank, columns); it is scaled in place.
+        b: B likewise, (rows, rank).
+    """
+
+    def __init__(self, update: Update, a: Tensor, b: Tensor) -> None:
+        a *= update.scale
+        self._left, self._right = (a.t().contiguous(), b.t().contiguous()) if update.transposed else (b, a)
+
+    @classmethod
+    def open(cls, reader: Reader, low: LowRank, device: torch.device) -> "Factors":
+        """Decode the factors of a task's update to ``device``, where the products will be computed."""
+        a, b = (_numbers(reader, entry, device) for entry in (low.a, low.b))
+        rank = low.a.spec.shape[0]
+        return cls(low.update, a.reshape(rank, -1), b.reshape(-1, rank))
+
+    def vector(self, offset: int, out: Tensor) -> Tensor:
+        """Return the elements of the task vector from ``offset`` on, in the memory of ``out``, as many as fit there.
+
+        Only the rows that they stand in are computed.
+        """
+        columns = self._right.shape[1]
+        first, last = offset // columns, -(-(offset + out.numel()) // columns)
+        rows = self._left[first:last] @ self._right
+        return out.copy_(rows.reshape(-1)[offset - first * columns :][: out.numel()])
+
+
+def _numbers(reader: Reader, entry: Entry, device: torch.device) -> Tensor:
+    return torch.frombuffer(reader.open(entry).read(), dtype=DTYPES[entry.spec.dtype]).to(device, torch.float64)
