@@ -29,12 +29,14 @@ repo = weightvc.open(folder / "repo")
 repo.add(folder / "tuned", task="support", jobs=1)
 repo.add(folder / "plain", task="raw", codec="raw", jobs=1)
 repo.add(folder / "plain", task="near", codec="int4", jobs=1)
+repo.add(folder / "adapter", task="lora", jobs=1)
 repo.commit("Add support")
+repo.checkout(["lora"], dtype="F32", output=folder / "merged", jobs=1)
 """
 IDENTITY = {f"GIT_{role}_{part}": "t@example.com" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 
 
-def save(directory, tensors):
+def save(directory, tensors, file="model.safetensors"):
     """Write a safetensors file: the length, the JSON, the tensors without holes."""
     at, header = 0, {}
     for name, (dtype, array) in tensors.items():
@@ -43,7 +45,7 @@ def save(directory, tensors):
     text = json.dumps(header).encode()
     directory.mkdir()
     data = len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for _, array in tensors.values())
-    (directory / "model.safetensors").write_bytes(data)
+    (directory / file).write_bytes(data)
     (directory / "config.json").write_text('{"model_type": "bert"}\n')
 
 
@@ -77,6 +79,12 @@ def folder(tmp_path_factory):
     }
     save(folder / "tuned", {f"bert.{name}": item for name, item in changed.items()} | new)
     save(folder / "plain", base | {"h.weight": ("F32", moved)})
+    factors = {
+        "base_model.model.h.lora_A.weight": ("F32", rng.normal(size=(4, 300)).astype("<f4")),
+        "base_model.model.h.lora_B.weight": ("F16", rng.normal(size=(700, 4)).astype("<f2")),
+    }
+    save(folder / "adapter", factors, "adapter_model.safetensors")
+    (folder / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 0.5}')
     (folder / "tuned" / "tokenizer").mkdir()
     (folder / "tuned" / "tokenizer" / "vocab.txt").write_text("a\nb\n" * 3000)
     (folder / "tuned" / "config.json").write_text('{"model_type": "bert", "num_labels": 2}\n')
@@ -120,7 +128,7 @@ def digest(dtype, shape, raw):
 
 def version(manifest):
     pairs = [[line["name"], line["digest"]] for line in manifest["tensors"]]
-    return hashlib.sha256(canonical(sorted(pairs)).encode()).hexdigest()
+    return hashlib.sha256(canonical(sorted(pairs) + manifest.get("updates", [])).encode()).hexdigest()
 
 
 class Reader:
@@ -169,12 +177,15 @@ class Reader:
         return files
 
 
-@pytest.mark.parametrize(("task", "source"), [("support", "tuned"), ("raw", "plain"), (None, "base")])
+@pytest.mark.parametrize(
+    ("task", "source"), [("support", "tuned"), ("raw", "plain"), (None, "base"), ("lora", "adapter")]
+)
 def test_every_file_is_rebuilt_by_the_pages_alone(folder, task, source):
     reader = Reader(folder / "repo")
     path = f"tasks/{task}.json" if task else "base.json"
     manifest = document((folder / "repo" / ".wvc" / path).read_bytes())
-    assert (manifest["schema"], manifest["features"], manifest["task"]) == ("weightvc/manifest/1", [], task)
+    assert (manifest["schema"], manifest["task"]) == ("weightvc/manifest/1", task)
+    assert manifest["features"] == (["updates"] if task == "lora" else [])
     assert manifest["version"] == version(manifest)
     assert manifest["base"] == (reader.base["version"] if task else None)
     root = folder / source
@@ -219,6 +230,30 @@ def test_what_was_lost_is_as_stated(folder):
     error = returned - added
     assert line["lossy"]["relative"] == float(f"{np.linalg.norm(error) / np.linalg.norm(added - base):.6g}")
     assert line["lossy"]["maximum"] == float(f"{np.abs(error).max():.6g}")
+
+
+def test_an_update_is_a_product_of_its_factors(folder):
+    reader = Reader(folder / "repo")
+    lora = document((folder / "repo" / ".wvc" / "tasks" / "lora.json").read_bytes())
+    (update,) = lora["updates"]
+    lines = {line["name"]: line for line in lora["tensors"]}
+    kinds = {"F32": "<f4", "F16": "<f2"}
+    a, b = (
+        np.frombuffer(reader.get("tensors", line), kinds[line["dtype"]]).astype(np.float64).reshape(line["shape"])
+        for line in (lines[update["a"]], lines[update["b"]])
+    )
+    (base,) = [line for line in reader.base["tensors"] if line["name"] == update["of"]]
+    before = np.frombuffer(reader.get("tensors", base), "<f4").reshape(base["shape"])
+    after = before + update["scale"] * (b @ a)
+
+    data = (folder / "merged" / "model.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    start, end = json.loads(data[8 : 8 + size])["h.weight"]["data_offsets"]
+    found = np.frombuffer(data[8 + size + start : 8 + size + end], "<f4").reshape(base["shape"])
+
+    assert (update["of"], update["scale"], update["transposed"]) == ("h.weight", 0.125, False)
+    assert np.abs(found - after).max() < 1e-6
+    assert np.abs(found - before).max() > 0.1
 
 
 def test_the_page_s_digests_are_of_what_it_says():

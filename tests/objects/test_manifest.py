@@ -8,6 +8,7 @@ import pytest
 from weightvc.objects.loss import Loss
 from weightvc.objects.manifest import Entry, Manifest, Parent, Place
 from weightvc.objects.tensors import TensorSpec
+from weightvc.objects.updates import Update
 from weightvc.util import canon
 from weightvc.util.errors import BadInput, Corrupt, Unsupported
 
@@ -33,6 +34,12 @@ TASK = Manifest(
     lineage=(Parent("older", UUID, B),),
     nonfinite=2,
 )
+FACTORS = (
+    Entry(TensorSpec("up.A", "F32", (4, 8)), A, "whole", None, Place("full", D, 70)),
+    Entry(TensorSpec("up.B", "F16", (6, 4)), B, "whole", None, Place("full", D, 70)),
+)
+UPDATE = Update("up", "up.A", "up.B", 2.0)
+LORA = replace(TASK, tensors=(SAME, DELTA, WHOLE, *FACTORS), updates=(UPDATE,))
 BASE = Manifest((WHOLE,), (), (HEADER,), "torch")
 
 
@@ -76,7 +83,7 @@ def test_the_bytes_are_these():
 
 
 @pytest.mark.parametrize(
-    "manifest", [TASK, BASE, replace(TASK, tensors=(), files=(), lineage=()), replace(TASK, tensors=(LOSSY,))]
+    "manifest", [TASK, BASE, replace(TASK, tensors=(), files=(), lineage=()), replace(TASK, tensors=(LOSSY,)), LORA]
 )
 def test_what_is_written_is_read(manifest):
     assert read(manifest.to_bytes()) == manifest
@@ -87,6 +94,50 @@ def test_the_version_depends_on_names_and_digests_of_tensors_only():
     other = Manifest((SAME, moved, WHOLE), (), (), "torch")
     assert other.version == TASK.version
     assert replace(TASK, tensors=(SAME, replace(DELTA, digest=C), WHOLE)).version != TASK.version
+
+
+def test_updates_are_part_of_the_version_and_their_factors_are_no_heads():
+    assert LORA.version != replace(LORA, updates=()).version
+    assert LORA.version != replace(LORA, updates=(replace(UPDATE, scale=1.0),)).version
+    assert LORA.by_update == {"up": UPDATE}
+    assert (LORA.heads, TASK.heads) == ((WHOLE,), (WHOLE,))
+    assert b'"features":[\n"updates"\n],' in LORA.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"of": 1}, "1 is not of type str"),
+        ({"scale": 2}, "2 is not of type float"),
+        ({"transposed": None}, "None is not of type bool"),
+        ({"more": 1}, "unknown more"),
+        ({"b": ...}, "no b"),
+        ({"a": "up"}, "'up': no two whole tensors of numbers that are its factors"),
+        ({"a": "model.h"}, "no two whole tensors"),
+        ({"a": "score"}, "no two whole tensors"),
+        ({"a": "up.B", "b": "up.A"}, "no two whole tensors"),
+        ({"of": "h"}, "a tensor is both updated and replaced"),
+    ],
+)
+def test_updates_that_cannot_be(change, words):
+    refused(changed(LORA, ("updates", 0), **change), words)
+
+
+def test_updates_are_listed_once_in_order_and_by_tasks_alone():
+    other = replace(UPDATE, of="down")
+    twice = replace(LORA, updates=(UPDATE, UPDATE))
+    for manifest in (twice, replace(LORA, updates=(UPDATE, other))):
+        refused(manifest.to_bytes(), "updates are not sorted and distinct")
+    assert read(replace(LORA, updates=(other, UPDATE)).to_bytes()).updates == (other, UPDATE)
+    refused(changed(LORA, updates=[]), "left out where there are none")
+    refused(changed(LORA, features=[]), "unknown updates")
+    refused(changed(TASK, features=["updates"]), "no updates")
+    refused(replace(BASE, tensors=(WHOLE, *FACTORS), updates=(UPDATE,)).to_bytes(), "updates are a task's")
+
+
+def test_integers_are_no_factors():
+    whole = replace(FACTORS[0], spec=replace(FACTORS[0].spec, dtype="I32"))
+    refused(replace(LORA, tensors=(SAME, DELTA, WHOLE, whole, FACTORS[1])).to_bytes(), "no two whole tensors")
 
 
 def test_views_of_a_manifest():

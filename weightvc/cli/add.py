@@ -57,7 +57,8 @@ def command(
 ) -> None:
     """Store a fine-tune of the base as a task, for the next `wvc commit`.
 
-    PATH is a .safetensors file, a model directory, or a .bin or .pt file. A task that exists gets a new version.
+    PATH is a .safetensors file, the directory of a model or of a PEFT LoRA adapter, or a .bin or .pt file. A task that
+    exists gets a new version. An adapter is kept as it is, and merges compute its task vector from its factors.
     Its bits come back, unless --codec names a lossy one.
     --estimate tries each level of intdelta, raw, and the codec that --codec names on a sample of the tensors. Like
     --dry-run, it refuses what is no fine-tune of the base and does not look at every value.
