@@ -5,19 +5,20 @@ and W + scale·B·A is used, of which only the narrow B and A learn. Merging wri
 """
 
 import hashlib
+import json
 import math
 from pathlib import Path
 
 import assets
 import torch
 from finetunes import REVISION, WEIGHTS, Encoder, Run, train, write_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from texts import read_task
 from torch.nn.utils.parametrize import register_parametrization
 
 RANK = 8
-SCALE = 2.0
-"""Alpha 16 over the rank."""
+ALPHA = 16
+SCALE = ALPHA / RANK
 ADAPTED = ("query", "key", "value", "dense")
 
 
@@ -41,19 +42,31 @@ class Adapter(torch.nn.Module):
 
 
 def merged(*, quick: bool) -> Path:
-    """Return a directory with MiniLM, in float32, after a LoRA of rank 8 learned questions and was merged."""
+    """Return a directory with MiniLM, in float32, after a LoRA of rank 8 learned questions and was merged.
+
+    The adapter itself, as PEFT lays it out, is in ``adapter`` beside it.
+    """
     run = Run("questions", *((6, 8) if quick else (60, 16)), scored=False)
-    key = hashlib.sha256(repr((RANK, SCALE, ADAPTED, run.key())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((RANK, ALPHA, ADAPTED, run.key(), "adapter")).encode()).hexdigest()[:16]
     final = assets.cache_dir() / f"lora-{run.task}-{key}"
     with assets.building(final) as scratch:
         if scratch is not None:
             base = assets.minilm()
-            write_model(base, scratch / "f32", _train(base, run))
+            weights, factors = _train(base, run)
+            write_model(base, scratch / "f32", weights)
+            _write_adapter(scratch / "adapter", factors)
     return final / "f32"
 
 
-def _train(base: Path, run: Run) -> dict[str, torch.Tensor]:
-    """Train the adapters of all encoder layers and return the merged weights under the base's names."""
+def _write_adapter(directory: Path, factors: dict[str, torch.Tensor]) -> None:
+    directory.mkdir()
+    save_file(factors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": list(ADAPTED)}
+    (directory / "adapter_config.json").write_text(json.dumps(settings, indent=2))
+
+
+def _train(base: Path, run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Train the adapters of all encoder layers; return the merged weights by the base's names, and the factors."""
     before, data, threads = load_file(base / WEIGHTS), read_task(run.task), torch.get_num_threads()
     encoder = Encoder(base)
     encoder.load(before)
@@ -70,7 +83,13 @@ def _train(base: Path, run: Run) -> dict[str, torch.Tensor]:
         train(encoder, prototypes, data, run)
     finally:
         torch.set_num_threads(threads)
-    return {**before, **{name: module.weight.detach().clone() for name, module in chosen.items()}}
+    factors = {}
+    for name, module in chosen.items():
+        (adapter,) = module.parametrizations.weight
+        for factor in ("A", "B"):
+            factors[f"base_model.model.{name.removesuffix('.weight')}.lora_{factor}.weight"] = getattr(adapter, factor)
+    merged_weights = {name: module.weight.detach().clone() for name, module in chosen.items()}
+    return {**before, **merged_weights}, {name: factor.detach().clone() for name, factor in factors.items()}
 
 
 def in_f16(name: str, directory: Path) -> Path:
