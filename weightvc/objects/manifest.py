@@ -13,6 +13,7 @@ from typing import Literal, Self, TypeAlias, TypeVar, get_args
 from weightvc.objects import paths
 from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
 from weightvc.objects.loss import Loss
+from weightvc.objects.scores import Score, of_document, to_member
 from weightvc.objects.tensors import TensorSpec, version_of
 from weightvc.util import canon, fields
 from weightvc.util.canon import Json
@@ -149,6 +150,7 @@ class Manifest:
     base: Version | None = None
     lineage: tuple[Parent, ...] = ()
     nonfinite: int = 0
+    scores: tuple[Score, ...] = ()
 
     @cached_property
     def version(self) -> Version:
@@ -210,6 +212,7 @@ class Manifest:
                 "files": [entry.to_json() for entry in self.files],
                 "headers": [entry.to_json() for entry in self.headers],
                 "tensors": [entry.to_json() for entry in self.tensors],
+                **to_member(self.scores),
             }
         )
 
@@ -233,7 +236,7 @@ class Manifest:
         if features := fields.typed(value.get("features", []), list, where):
             raise Unsupported(f"{where}: unknown features {printable(str(features))[:60]}", "upgrade weightvc")
         keys = "schema features task uuid added base version lineage nonfinite source files headers tensors"
-        doc = fields.mapping(value, where, keys.split())
+        doc = fields.mapping(value, where, keys.split(), ("scores",))
         task, base = fields.optional(doc["task"], str, where), doc["base"]
         manifest = cls(
             tensors=_entries(doc["tensors"], where),
@@ -246,6 +249,7 @@ class Manifest:
             base=None if base is None else Version(hex64(base, where)),
             lineage=_list(doc["lineage"], Parent.from_json, where),
             nonfinite=fields.natural(doc["nonfinite"], where),
+            scores=of_document(doc, where),
         )
         _check(manifest, where)
         if manifest.version != doc["version"]:

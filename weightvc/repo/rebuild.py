@@ -5,7 +5,6 @@ of the remaining tasks were linked. A tensor that still depended on a removed ta
 """
 
 import os
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -213,14 +212,8 @@ class Rebuild:
     @contextmanager
     def _twin(self) -> Iterator[Handle]:
         """Give a handle on an empty scratch store."""
-        fsio.make_dirs(self._repo.tmp)
-        root = self._repo.tmp / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
-        store = LocalStore(root / "objects", root / "tmp")
-        try:
-            with scratch.directory(root):
-                yield Handle(self._repo.git, store)
-        finally:
-            fsio.remove_tree(root)
+        with scratch.inside(self._repo.tmp) as root:
+            yield Handle(self._repo.git, LocalStore(root / "objects", root / "tmp"))
 
     def _adopt(self, twin: Handle, resolved: Resolved) -> None:
         """Link the objects of the base and of the remaining tasks into the twin store."""

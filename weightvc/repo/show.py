@@ -4,10 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from weightvc.objects.ids import is_task_name
-from weightvc.repo import log, loss, stage
+from weightvc.repo import log, loss, scores, stage
 from weightvc.repo.log import LogLine
 from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle
+from weightvc.repo.scores import ScoreLine
 from weightvc.repo.state import State, load
 from weightvc.repo.status import TaskLine, line
 from weightvc.util.errors import NotFound
@@ -17,7 +18,8 @@ from weightvc.util.errors import NotFound
 class ShownTask:
     """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec.
 
-    ``lossy`` says how far what comes back is from what was added, if it is another thing.
+    ``lossy`` says how far what comes back is from what was added, if it is another thing; ``scores`` what an evaluator
+    said of both, and of the base.
     """
 
     task: str
@@ -37,6 +39,7 @@ class ShownTask:
     bytes: int
     stored_bytes: int
     lossy: Lossy | None
+    scores: dict[str, ScoreLine]
 
 
 @dataclass(frozen=True)
@@ -94,4 +97,5 @@ def _task(state: State, name: str) -> ShownTask:
         bytes=head.bytes,
         stored_bytes=head.stored_bytes,
         lossy=loss.total(task),
+        scores=scores.lines(task.scores),
     )
