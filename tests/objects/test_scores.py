@@ -1,7 +1,9 @@
 """Scores in a manifest: one valid encoding, and what is derived from them."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +102,9 @@ def test_scores_in_words():
     assert noted(SCORES[:1]) == "; accuracy: base 0.5, tuned 0.9, stored 0.8: 75.0 % of the gain kept"
     assert noted([Score("x", 1, 1, 1)]) == "; x: base 1, tuned 1, stored 1: no gain to keep"
     assert noted(()) == ""
+
+
+def test_the_line_that_the_page_shows_is_one():
+    page = (Path(__file__).parents[2] / "docs/format/manifest.md").read_text()
+    (line,) = re.findall(r"`(\{[^`]*\"tuned\"[^`]*\})`", page)
+    assert canon.dumps(Score.from_json(json.loads(line), "page").to_json()).decode() == line

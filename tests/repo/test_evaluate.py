@@ -12,10 +12,10 @@ import torch
 SCORER = """
 import json, sys
 from pathlib import Path
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 directory = Path(sys.argv[-1])
-total = sum(float(t.double().sum()) for file in directory.glob("*.safetensors") for t in load_file(file).values())
+total = sum(t.astype(float).sum() for file in directory.glob("*.safetensors") for t in load_file(file).values())
 print("loading", file=sys.stderr)
 files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
 with open(sys.argv[1], "a") as log:
@@ -130,7 +130,14 @@ def test_nothing_of_the_evaluators_is_printed(repo, made, command):
     assert ran.out.startswith("nothing changed")
 
 
+def staged(repo, name):
+    """The objects of a staged task."""
+    lines = json.loads((repo.path / f".git/wvc/stage/tasks/{name}.json").read_text())
+    return {line["object"] for kind in ("tensors", "files", "headers") for line in lines[kind] if "object" in line}
+
+
 def test_a_drop_that_is_too_large_is_not_taken(repo, made, command, log, models):
+    objects = repo.objects()
     ran = repo.run("add", made / "fine", "--task", "fine", "--codec", "int2", "--eval", command, "--max-drop", "0")
     added = repo.json(
         "add", made / "fine", "--task", "fine", "--codec", "int2", "--eval", command, "--max-drop", "1e-9"
@@ -144,6 +151,7 @@ def test_a_drop_that_is_too_large_is_not_taken(repo, made, command, log, models)
     assert f"not stored by int2: sum dropped from {before:g} to {after:g}, by more than 0\n" in ran.out
     assert "stored losslessly by intdelta in its place\n" in ran.out
     assert len(runs(log)) == 6
+    assert repo.objects() == {*objects, *staged(repo, "fine")}
     repo.json("commit", "-m", "Add it")
     repo.wvc("checkout", "--tasks", "fine", "-o", log.with_name("out"))
     models.assert_same(models.read(log.with_name("out")), tuned())
@@ -175,7 +183,8 @@ def test_a_dry_run_runs_nothing(repo, made, command, log):
         asked = "add", made / "fine", "--task", "fine", "--codec", codec, "--eval", command, "-n"
         plan = repo.json(*asked)
         assert (plan["scored"], plan["scores"], plan["fallback"]) == (said, {}, None)
-        assert repo.wvc(*asked).endswith(f"would run the evaluator on {words}\n")
+        assert repo.wvc(*asked).endswith(f"would run the evaluator on {words}, in up to 32.2 KiB of scratch space\n")
+        assert plan["scratch_bytes"] == plan["bytes"] == 4 * (40 + 128 * 64)
         without = repo.json("add", made / "fine", "--task", "fine", "--codec", codec, "-n")
         assert (without["scored"], without["peak_bytes"] < plan["peak_bytes"]) == ([], True)
     assert runs(log) == []
@@ -307,15 +316,10 @@ def test_other_names_for_other_models_are_refused(declined):
     declined(3, "--eval", f"bash -c '{script}'", says=says, hint=hint)
 
 
-def test_what_fails_on_what_comes_back_stages_nothing(repo, made, tmp_path):
+def test_what_fails_on_what_comes_back_leaves_nothing(declined, tmp_path):
     script = f"echo x >> {tmp_path}/n; test $(wc -l < {tmp_path}/n) -lt 3 && echo 1"
-    asked = "add", made / "fine", "--task", "fine", "--codec", "int4", "--eval", f"bash -c '{script}'"
-    ran = repo.run(*asked)
-    assert ran.code == 3
-    assert "failed with exit code 1 on what comes back" in ran.err
-    assert repo.json("status")["staged"] == {}
-    assert list((repo.path / ".git/wvc/tmp").iterdir()) == []
-    repo.wvc("fsck", "--full")
+    says = "failed with exit code 1 on what comes back"
+    declined(3, "--codec", "int4", "--eval", f"bash -c '{script}'", says=says)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +378,34 @@ def test_ctrl_c_ends_the_evaluator_and_what_it_started(repo, made, tmp_path, com
     assert not alive(pid)
     assert list((repo.path / ".git/wvc/tmp").iterdir()) == []
     assert repo.json("status")["staged"] == {}
+
+
+def test_ctrl_c_while_the_evaluator_starts_ends_it_too(tmp_path, monkeypatch):
+    from weightvc.repo import evaluator
+
+    started = []
+
+    class Slow(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+            started.append("whole")
+
+    monkeypatch.setattr(evaluator.subprocess, "Popen", Slow)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.Evaluator("sleep 300").score(tmp_path, "it")
+    pid, whole = started
+    assert (whole, alive(pid)) == ("whole", False)
+
+
+def test_it_runs_in_any_thread(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from weightvc.repo.evaluator import Evaluator
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(Evaluator("bash -c 'echo 1'").score, tmp_path, "it").result() == {"score": 1.0}
 
 
 def alive(pid):

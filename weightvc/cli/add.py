@@ -114,7 +114,8 @@ def _lines(result: "Added") -> Iterator[str]:
         yield f"would add {what} {result.task}: {counts}, {size(result.bytes)}{moved}"
         yield f"peak memory {size(result.peak_bytes)}"
         if result.scored:
-            yield f"would run the evaluator on {listed([_MODELS[one] for one in result.scored])}"
+            models = listed([_MODELS[one] for one in result.scored])
+            yield f"would run the evaluator on {models}, in up to {size(result.scratch_bytes)} of scratch space"
         return
     if result.change == "none":
         where = "is staged with" if result.staged else "has"

@@ -25,6 +25,7 @@ from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.scores import Fallback, ScoreLine, Taken
 from weightvc.repo.state import State, load
+from weightvc.store.local import LocalStore
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import Note, printable
@@ -61,7 +62,8 @@ class Added:
     task that is committed for a new ``version``. ``lossy`` says what does not come back as it was added.
 
     ``scored`` names what an evaluator was, or would be, run on: ``base``, ``tuned`` and, if that is another thing,
-    ``stored``, what comes back. ``scores`` are those that the manifest has; ``fallback`` is the lossy codec that lost
+    ``stored``, what comes back; a dry run says what room the largest of them would need beside the repository's
+    objects, ``scratch_bytes``. ``scores`` are those that the manifest has; ``fallback`` is the lossy codec that lost
     too much of them, so that the task is stored by ``codec`` in its place.
     """
 
@@ -78,6 +80,7 @@ class Added:
     change: Change = "new"
     lossy: Lossy | None = None
     scored: tuple[str, ...] = ()
+    scratch_bytes: int = 0
     scores: dict[str, ScoreLine] = field(default_factory=dict)
     fallback: Fallback | None = None
 
@@ -112,13 +115,13 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             notes += planned.notes + lineage.notes(state, parents, None)
             return replace(planned, change="version" if name in state.tasks else "new", notes=notes)
 
-        def take(store: snapshot.Options) -> Taken:
+        def take(how: snapshot.Options, store: LocalStore) -> Taken:
             shot = snapshot.take(
                 checkpoint,
-                repo.store,
+                store,
                 base=state.base,
                 names=matched.names,
-                options=store,
+                options=how,
                 progress=progress,
                 what=f"task {name}",
             )
@@ -301,8 +304,10 @@ def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors
     notes = _notes(checkpoint, base, matched)
     peak = snapshot.peak_bytes(checkpoint, options.store)
     scored: tuple[str, ...] = ()
+    room = 0
     if options.evaluation is not None:
+        room = max(base.nbytes, total)
         peak = max(peak, cases.evaluate.peak_bytes(options.store.jobs))
         scored = _SCORED[: 3 if codec_named(options.store.codec).lossy else 2]
     plan = Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)
-    return replace(plan, scored=scored)
+    return replace(plan, scored=scored, scratch_bytes=room)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.checkpoint.writer import Layout, Writer
+from weightvc.delta.codec import codec_named
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe, Weighted
 from weightvc.objects.scores import Score
@@ -23,6 +24,7 @@ from weightvc.repo.evaluator import Evaluation, Evaluator
 from weightvc.repo.repository import Handle
 from weightvc.repo.scores import Fallback, Take, Verdict
 from weightvc.repo.state import State
+from weightvc.repo.twin import adopt, keep, twin
 from weightvc.util import fsio, scratch
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import Progress
@@ -47,7 +49,8 @@ def judge(  # noqa: PLR0917 -- all that it joins
 ) -> Verdict:
     """Score the base and the fine-tune, store it, score what comes back, and store it losslessly if that lost much.
 
-    The evaluator runs on the base and on the fine-tune first: one that fails leaves nothing in the store.
+    The evaluator runs on the base and on the fine-tune first, and a lossy encoding is tried in a scratch store: one
+    that fails, or loses too much, leaves nothing in the repository's.
 
     Raises:
         BadInput: the evaluator cannot be run, fails, or does not give the same scores each time.
@@ -56,18 +59,22 @@ def judge(  # noqa: PLR0917 -- all that it joins
     work = _Work(repo, state, evaluation.evaluator, store.jobs, progress)
     base, tuned = work.base(), work.tuned(checkpoint)
     _compare(base, tuned, _TUNED)
-    manifest, measured = take(store)
-    if not manifest.lossy:
-        return Verdict(_with(manifest, base, tuned, tuned), measured, store.codec)
-    stored = work.stored(manifest)
-    _compare(base, stored, _STORED)
-    judged = _with(manifest, base, tuned, stored)
-    if not (dropped := evaluation.dropped(judged.scores)):
-        return Verdict(judged, measured, store.codec)
-    size, found = sum(judged.objects().values()), scores.lines(judged.scores)
-    tried = Fallback(store.codec, float(evaluation.max_drop or 0), size, found, dropped)
-    manifest, measured = take(replace(store, codec=pieces.LOSSLESS))
-    return Verdict(_with(manifest, base, tuned, tuned), measured, pieces.LOSSLESS, tried)
+    tried = None
+    if codec_named(store.codec).lossy:
+        with twin(repo) as made:
+            adopt(made, repo, [state.base])
+            manifest, measured = take(store, made.store)
+            stored = work.stored(made, manifest) if manifest.lossy else tuned
+            _compare(base, stored, _STORED)
+            manifest = _with(manifest, base, tuned, stored)
+            if not (dropped := evaluation.dropped(manifest.scores)):
+                keep(made, repo, manifest)
+                return Verdict(manifest, measured, store.codec)
+        size, found = sum(manifest.objects().values()), scores.lines(manifest.scores)
+        tried = Fallback(store.codec, float(evaluation.max_drop or 0), size, found, dropped)
+        store = replace(store, codec=pieces.LOSSLESS)
+    manifest, measured = take(store, repo.store)
+    return Verdict(_with(manifest, base, tuned, tuned), measured, store.codec, tried)
 
 
 class _Work:
@@ -82,7 +89,7 @@ class _Work:
 
     def base(self) -> dict[str, float]:
         """Score the base, as it is checked out."""
-        with self._checkout(self._state, Recipe(())) as directory:
+        with self._checkout(self._repo, self._state, Recipe(())) as directory:
             return self._score(directory, _BASE)
 
     def tuned(self, checkpoint: Checkpoint) -> dict[str, float]:
@@ -98,18 +105,18 @@ class _Work:
                 writer.finish()
             return self._score(directory, _TUNED)
 
-    def stored(self, manifest: Manifest) -> dict[str, float]:
-        """Score what comes back of a task that is not staged yet."""
+    def stored(self, made: Handle, manifest: Manifest) -> dict[str, float]:
+        """Score what comes back of a task that is not staged yet, and whose objects are in another store."""
         name = str(manifest.task)
         state = replace(self._state, tasks={**self._state.tasks, name: manifest})
-        with self._checkout(state, Recipe((Weighted(name),))) as directory:
+        with self._checkout(made, state, Recipe((Weighted(name),))) as directory:
             return self._score(directory, _STORED)
 
     @contextmanager
-    def _checkout(self, state: State, recipe: Recipe) -> Iterator[Path]:
-        resolved = resolve.pin(self._repo, state, recipe)
+    def _checkout(self, repo: Handle, state: State, recipe: Recipe) -> Iterator[Path]:
+        resolved = resolve.pin(repo, state, recipe)
         with self._directory() as directory:
-            Builder(self._repo, resolved, device="cpu", jobs=self._jobs).write(directory, self._progress)
+            Builder(repo, resolved, device="cpu", jobs=self._jobs).write(directory, self._progress)
             yield directory
 
     @contextmanager

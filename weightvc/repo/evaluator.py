@@ -11,12 +11,14 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from weightvc.objects.scores import MAX_SCORES, Score, is_name
@@ -144,18 +146,37 @@ def _refusal(what: str, said: str) -> BadInput:
 
 def _run(arguments: Sequence[str], out: IO[bytes], err: IO[bytes]) -> int:
     """Run a command to its end in a process group of its own, and return its exit status."""
+    process = None
     try:
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, process_group=0)
+        with _uninterrupted():
+            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, process_group=0)
+        return process.wait()
     except OSError as error:
         raise BadInput(
             f"the evaluator {printable(arguments[0])[:80]!r} cannot be run: {error.strerror}",
             "give a program that is on the PATH, or the path of one; a script needs its interpreter before it",
         ) from None
-    try:
-        return process.wait()
     except BaseException:
-        _end(process)
+        if process is not None:
+            _end(process)
         raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block ends: in the midst of a start it would leave a process that nobody knows."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *call: came.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        for call in came[:1]:
+            handler(*call)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,13 +13,14 @@ from weightvc.repo.evaluator import Evaluation
 from weightvc.repo.loss import Measured
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State
+from weightvc.store.local import LocalStore
 from weightvc.util.progress import Progress
 
 Taken: TypeAlias = tuple[Manifest, tuple[Measured, ...]]
 """The manifest of a fine-tune that was stored, and what its lossy tensors lost."""
 
-Take: TypeAlias = Callable[[snapshot.Options], Taken]
-"""Stores the fine-tune in some way."""
+Take: TypeAlias = Callable[[snapshot.Options, LocalStore], Taken]
+"""Stores the fine-tune in some way, somewhere."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def judge(  # noqa: PLR0917 -- all that an evaluation joins
     """Store a fine-tune, with scores if an evaluation is asked for: :func:`weightvc.repo.evaluate.judge`."""
     if evaluation is not None:
         return cases.evaluate.judge(repo, state, checkpoint, take, evaluation, store, progress)  # loads torch
-    manifest, measured = take(store)
+    manifest, measured = take(store, repo.store)
     path = task_path(str(manifest.task))
     staged = stage.changes(repo).get(path)
     known = (Manifest.from_bytes(staged, path) if staged else None, state.tasks.get(str(manifest.task)))
