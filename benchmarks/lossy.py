@@ -26,7 +26,7 @@ from weightvc.checkpoint.reader import open_checkpoint
 from weightvc.delta.encoding import Encoded, encode
 from weightvc.delta.pair import Unsuited
 
-CODECS = ("int8", "int4", "int2", "bitdelta", "svd:16", "t-switch")
+CODECS = ("int8", "int4", "int2", "bitdelta", "svd:16", "t-switch", "skillpack")
 SMALLER, KEPT = 15.0, 0.99
 
 

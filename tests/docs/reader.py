@@ -156,11 +156,53 @@ def codes(body, c, limit, held):
 LOSSY = {"int8": (127, 1), "int4": (7, 2), "int2": (1, 5), "bitdelta": (1, 5), "t-switch": (1, 5)}
 
 
+def array(body, size, w):
+    """An array in pieces; and what follows it."""
+    found = []
+    while len(found) < size:
+        length = number(body, 0, 4)
+        found += all_planes(body[4 : 4 + length], min(size - len(found), 524288 // w), w).tolist()
+        body = body[4 + length :]
+    return found, body
+
+
+def unpacked(body, c, limit, held):
+    """Codes that stand several in a byte; and what follows them."""
+    packed, body = array(body, -(-c // held), 1)
+    assert all(byte < (2 * limit + 1) ** held for byte in packed)
+    found = [byte // (2 * limit + 1) ** place % (2 * limit + 1) - limit for byte in packed for place in range(held)]
+    assert not any(found[c:])
+    return np.array(found[:c], np.float64), body
+
+
+def skillpack(side, rows, n):
+    """By how much each element moves, by singular vectors."""
+    s, body = int.from_bytes(side[:2], "little", signed=True), side[10:]
+    counts = [number(side, at, 2) for at in (2, 4, 6, 8)]
+    assert sum(counts) <= min(256, rows, n)
+    w, body = array(body, sum(counts), 4)
+    marks, body = array(body, rows, 1)
+    assert max([*w, 0]) <= 2**20
+    assert {*marks} <= {0, 1}
+    live, step, k = np.flatnonzero(marks), np.zeros((rows, n)), 0
+    for count, limit, held in zip(counts, (127, 7, 3, 1), (1, 2, 2, 5), strict=True):
+        if count:
+            left, body = unpacked(body, count * len(live), limit, held)
+            right, body = unpacked(body, count * n, limit, held)
+            step[live] += (left.reshape(count, -1).T * w[k : k + count]) @ right.reshape(count, n)
+            k += count
+    assert not body
+    return (step * 2.0**-s).reshape(-1)
+
+
 def moves(header, side, chunks, w):
     """By how much each element moves, by docs/format/lossy.md."""
     codec, rows = header["codec"], header["shape"][0]
     elements = math.prod(header["shape"])
     n = elements // rows
+    if codec == "skillpack":
+        assert not any(chunks)
+        return skillpack(side, rows, n)
     if codec.startswith("svd:"):
         assert not any(chunks)
         r, s = number(side, 0, 2), int.from_bytes(side[2:4], "little", signed=True)

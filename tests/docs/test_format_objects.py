@@ -31,7 +31,7 @@ for line in (folder / "wanted").read_text().splitlines():
 (folder / "bundle").write_bytes(container.bundle(made))
 """
 
-LOSSY = ("int8", "int4", "int2", "bitdelta", "t-switch", "svd:3")
+LOSSY = ("int8", "int4", "int2", "bitdelta", "t-switch", "skillpack", "svd:3")
 WANTED = [
     ("scalar", "F64", "", "intdelta", "yes"),
     ("empty", "F32", "0,3", "intdelta", "yes"),
@@ -45,6 +45,7 @@ WANTED = [
     ("lora16", "F16", "256,700", "intdelta", "yes"),
     ("lorabf", "BF16", "256,700", "intdelta", "yes"),
     ("few", "F32", "400,500", "intdelta", "yes"),
+    ("lorabands", "F32", "256,700", "skillpack", "yes"),
     ("whole", "F16", "300000", "full", "no"),
     ("heads", "U32", "9,9", "full", "no"),
     ("plain", "F32", "131073", "raw", "no"),

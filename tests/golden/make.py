@@ -22,6 +22,7 @@ CASES = {
     "decay": ("intdelta", "F32", (128, 128), "decayed", "default"),
     "lowrank": ("intdelta", "F32", (128, 128), "lora", "default"),
     **{name: (name, "F32", (64, 100), "steps", "default") for name in ("int8", "int4", "int2", "bitdelta", "t-switch")},
+    "skillpack": ("skillpack", "F32", (64, 100), "steps", "default"),
     "svd": ("svd:4", "BF16", (64, 100), "lora", "default"),
 }
 """Name to codec, dtype, shape, what a fine-tune did, level."""

@@ -43,7 +43,7 @@ def test_the_same_weights_with_another_file_are_staged(two, models, templates, t
     done = two.wvc("add", source, "--task", "alpha")
 
     assert done.startswith(
-        "staged task alpha with the same weights but other files, lineage or codec: 2 same, 15 delta"
+        "staged task alpha with the same weights but other files, lineage, codec or scores: 2 same, 15 delta"
     )
     two.json("commit", "-m", "Another configuration")
     two.wvc("checkout", "--tasks", "alpha", "-o", tmp_path / "out")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-CODECS = ["int8", "int4", "int2", "bitdelta", "t-switch", "svd:4"]
+CODECS = ["int8", "int4", "int2", "bitdelta", "t-switch", "skillpack", "svd:4"]
 NOTE = "task fine is stored lossily: "
 
 

@@ -9,6 +9,8 @@ import click
 from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, columns, pass_context, share, size
+from weightvc.util.errors import UsageError
+from weightvc.util.text import listed
 
 if TYPE_CHECKING:
     from weightvc.delta.codec import Level
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 _CHANGES = {
     "new": "task {}",
     "version": "a new version of task {}",
-    "stored": "task {} with the same weights but other files, lineage or codec",
+    "stored": "task {} with the same weights but other files, lineage, codec or scores",
 }
+_MODELS = {"base": "the base", "tuned": "the fine-tune", "stored": "what comes back"}
 
 
 @click.command("add")
@@ -39,6 +42,18 @@ _CHANGES = {
 @click.option(
     "--estimate", is_flag=True, help="Say how small codecs and levels would make it, from a sample; store nothing."
 )
+@click.option(
+    "--eval",
+    "evaluator",
+    metavar="CMD",
+    help="Score the base, the fine-tune and what comes back of it with a command, and keep the scores.",
+)
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="X",
+    help="Store it losslessly if a score of --eval drops by more than this, in its own unit.",
+)
 @options.jobs
 @options.dry_run
 @pass_context
@@ -52,6 +67,8 @@ def command(
     force_base: bool,
     allow_nonfinite: bool,
     estimate: bool,
+    evaluator: str | None,
+    max_drop: float | None,
     jobs: int,
     dry_run: bool,
 ) -> None:
@@ -62,17 +79,21 @@ def command(
     Its bits come back, unless --codec names a lossy one.
     --estimate tries each level of intdelta, raw, and the codec that --codec names on a sample of the tensors. Like
     --dry-run, it refuses what is no fine-tune of the base and does not look at every value.
+    --eval splits CMD as a shell would, puts the path of a model directory in the place of {model_dir}, or last, and
+    runs it. The last line that it prints is a number, or a JSON object of names and numbers; higher is better.
     What was trained from a directory that `wvc checkout` wrote derives from its tasks, if its lock lies beside it.
     """
+    evaluation = repo.evaluator.asked(evaluator, max_drop)
     if estimate:
+        if evaluation is not None:
+            raise UsageError("--estimate stores nothing that could be scored", "leave --estimate or --eval out")
         how = repo.estimate.Options(codec, jobs, force_base)
         found = repo.estimate.estimate(ctx.repository(), Path(path), task, how, ctx.progress())
         ctx.emit("estimate", found, _table(found))
         return
     store = repo.snapshot.Options(codec, level, jobs, allow_nonfinite)
-    result = repo.add.add(
-        ctx.repository(), Path(path), task, repo.add.Options(store, derived_from, force_base, dry_run), ctx.progress()
-    )
+    how_added = repo.add.Options(store, derived_from, force_base, dry_run, evaluation)
+    result = repo.add.add(ctx.repository(), Path(path), task, how_added, ctx.progress())
     ctx.note(result.notes)
     ctx.emit("add", result, _lines(result), done=not dry_run)
 
@@ -93,6 +114,9 @@ def _lines(result: "Added") -> Iterator[str]:
         what = "a new version of task" if result.change == "version" else "task"
         yield f"would add {what} {result.task}: {counts}, {size(result.bytes)}{moved}"
         yield f"peak memory {size(result.peak_bytes)}"
+        if result.scored:
+            models = listed([_MODELS[one] for one in result.scored])
+            yield f"would run the evaluator on {models}, in up to {size(result.scratch_bytes)} of scratch space"
         return
     if result.change == "none":
         where = "is staged with" if result.staged else "has"
@@ -105,4 +129,19 @@ def _lines(result: "Added") -> Iterator[str]:
     ratio = share(result.stored_bytes, result.bytes)
     if result.lossy:
         yield f"lossy: {result.lossy}"
+    yield from _scored(result)
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"
+
+
+def _scored(result: "Added") -> Iterator[str]:
+    """Say what an evaluator said, and that a lossy codec was not taken for it."""
+    if (tried := result.fallback) is not None:
+        for name in tried.dropped:
+            score = tried.scores[name]
+            fell = f"{name} dropped from {score.tuned:g} to {score.stored:g}, by more than {tried.max_drop:g}"
+            yield f"not stored by {tried.codec}: {fell}"
+        yield f"stored losslessly by {result.codec} in its place"
+    for name, score in result.scores.items():
+        yield f"score {name}: {score}"
+    if result.scores and result.lossy is None:
+        yield "its tensors come back as they were added, and were not scored again"

@@ -15,7 +15,7 @@ DTYPES = ("F64", "F32", "F16", "BF16")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
 
 LOSSLESS = ("intdelta", "full", "raw")
-CODECS = (*LOSSLESS, "int8", "int4", "int2", "bitdelta", "t-switch")
+CODECS = (*LOSSLESS, "int8", "int4", "int2", "bitdelta", "t-switch", "skillpack")
 """The built-in codecs, those of :data:`weightvc.delta.codec.CODECS`, without importing it."""
 
 LEVELS = ("fast", "default", "best")
@@ -157,7 +157,7 @@ def codec(function: F) -> F:
     """Add ``--codec``."""
     return click.option(
         "--codec", default="intdelta", show_default=True, shell_complete=codecs, callback=_alias,
-        help=f"{_STORED} Lossy: int8, int4 (or lossy), int2, bitdelta, t-switch, svd:RANK.",
+        help=f"{_STORED} Lossy: int8, int4 (or lossy), int2, bitdelta, t-switch, skillpack, svd:RANK.",
     )(function)  # fmt: skip
 
 

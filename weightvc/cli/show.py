@@ -38,6 +38,8 @@ def _task(task: "ShownTask") -> Iterator[str]:
         yield f"adapter  updates {ranks}"
     if task.lossy:
         yield f"lossy    {task.lossy}"
+    for name, score in task.scores.items():
+        yield f"score    {name}: {score}"
     if task.lineage:
         yield f"from     {listed(task.lineage)}"
     if task.renamed:

@@ -12,6 +12,7 @@ from weightvc.delta.full import Full
 from weightvc.delta.intdelta import IntDelta
 from weightvc.delta.lossy.grid import Int2, Int4, Int8
 from weightvc.delta.lossy.signs import BitDelta, TSwitch
+from weightvc.delta.lossy.skillpack import SkillPack
 from weightvc.delta.lossy.svd import Svd, of_rank
 from weightvc.delta.pair import Pair
 from weightvc.delta.planes import Words
@@ -100,7 +101,7 @@ class Codec(Protocol):
 
 
 CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (IntDelta, Full, Raw, Int8, Int4, Int2, BitDelta, TSwitch)
+    codec.name: codec for codec in (IntDelta, Full, Raw, Int8, Int4, Int2, BitDelta, TSwitch, SkillPack)
 }
 
 FAMILIES: dict[str, Callable[[str], type[Codec]]] = {Svd.name: of_rank}

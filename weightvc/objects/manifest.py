@@ -13,6 +13,7 @@ from typing import Literal, Self, TypeAlias, TypeVar, get_args
 from weightvc.objects import paths
 from weightvc.objects.ids import Digest, ObjectId, Version, hex64, task_name, task_uuid
 from weightvc.objects.loss import Loss
+from weightvc.objects.scores import Score, of_document, to_member
 from weightvc.objects.tensors import MERGED, TensorSpec, version_of
 from weightvc.objects.updates import Update, product
 from weightvc.util import canon, fields
@@ -155,6 +156,7 @@ class Manifest:
     lineage: tuple[Parent, ...] = ()
     nonfinite: int = 0
     updates: tuple[Update, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     @cached_property
     def version(self) -> Version:
@@ -229,6 +231,7 @@ class Manifest:
                 "files": [entry.to_json() for entry in self.files],
                 "headers": [entry.to_json() for entry in self.headers],
                 "tensors": [entry.to_json() for entry in self.tensors],
+                **to_member(self.scores),
             }
             | updates
         )
@@ -254,7 +257,7 @@ class Manifest:
         if features not in ([], [UPDATES]):
             raise Unsupported(f"{where}: unknown features {printable(str(features))[:60]}", "upgrade weightvc")
         keys = "schema features task uuid added base version lineage nonfinite source files headers tensors"
-        doc = fields.mapping(value, where, [*keys.split(), *features])
+        doc = fields.mapping(value, where, [*keys.split(), *features], ("scores",))
         task, base = fields.optional(doc["task"], str, where), doc["base"]
         manifest = cls(
             tensors=_entries(doc["tensors"], where),
@@ -268,6 +271,7 @@ class Manifest:
             lineage=_list(doc["lineage"], Parent.from_json, where),
             nonfinite=fields.natural(doc["nonfinite"], where),
             updates=_list(doc.get(UPDATES, []), Update.from_json, where),
+            scores=of_document(doc, where),
         )
         _check(manifest, where)
         _check_updates(manifest, bool(features), where)

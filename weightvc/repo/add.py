@@ -10,21 +10,25 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from weightvc import repo as cases
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta import values
 from weightvc.delta.codec import CHUNK, codec_named
 from weightvc.objects.ids import Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.objects.tensors import MERGED, TensorSpec
-from weightvc.repo import adapters, lineage, loss, snapshot, stage
+from weightvc.repo import adapters, lineage, loss, scores, snapshot, stage
 from weightvc.repo.align import Alignment
 from weightvc.repo.decode import Reader
+from weightvc.repo.evaluator import Evaluation
 from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle, task_path
+from weightvc.repo.scores import Fallback, ScoreLine, Taken
 from weightvc.repo.state import State, load
+from weightvc.store.local import LocalStore
 from weightvc.util.errors import BadInput
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import Note, listed, printable
+from weightvc.util.text import Note, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -40,6 +44,8 @@ A copy in another precision has next to none, a fine-tune with a new head or a r
 
 Change: TypeAlias = Literal["new", "version", "stored", "dropped", "none"]
 
+_SCORED = ("base", "tuned", "stored")
+
 _SAMPLED_CHUNKS = 4
 
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -52,9 +58,14 @@ class Added:
     ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed, ``updated`` ones the base's
     that an adapter updates. ``change`` is ``new`` for a
     task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
-    files, lineage or codec, ``dropped`` for what is committed already while something else was staged, which is not any
-    more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and
-    takes every task that is committed for a new ``version``. ``lossy`` says what does not come back as it was added.
+    files, lineage, codec or scores, ``dropped`` for what is committed already while something else was staged, which is
+    not any more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and takes every
+    task that is committed for a new ``version``. ``lossy`` says what does not come back as it was added.
+
+    ``scored`` names what an evaluator was, or would be, run on: ``base``, ``tuned`` and, if that is another thing,
+    ``stored``, what comes back; a dry run says what room the largest of them would need beside the repository's
+    objects, ``scratch_bytes``. ``scores`` are those that the manifest has; ``fallback`` is the lossy codec that lost
+    too much of them, so that the task is stored by ``codec`` in its place.
     """
 
     task: str
@@ -69,6 +80,10 @@ class Added:
     peak_bytes: int | None = None
     change: Change = "new"
     lossy: Lossy | None = None
+    scored: tuple[str, ...] = ()
+    scratch_bytes: int = 0
+    scores: dict[str, ScoreLine] = field(default_factory=dict)
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class Options:
     derived_from: Sequence[str] = ()
     force_base: bool = False
     dry_run: bool = False
+    evaluation: Evaluation | None = None
 
 
 def add(repo: Handle, path: Path, name: str, options: Options, progress: Progress = SILENT) -> Added:
@@ -99,25 +115,26 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
             notes += planned.notes + lineage.notes(state, parents, None)
             return replace(planned, change="version" if name in state.tasks else "new", notes=notes)
-        shot = snapshot.take(
-            checkpoint,
-            repo.store,
-            base=state.base,
-            names=matched.names,
-            options=options.store,
-            progress=progress,
-            what=f"task {name}",
-        )
-        kind = checkpoint.kind
-    identity, added = _identity(repo, state, name)
-    manifest = Manifest(
-        *(shot.tensors, shot.files, shot.headers, kind, name, identity, added, state.base.version, parents),
-        nonfinite=shot.nonfinite,
-        updates=matched.updates,
-    )
+
+        def take(how: snapshot.Options, store: LocalStore) -> Taken:
+            shot = snapshot.take(
+                checkpoint,
+                store,
+                base=state.base,
+                names=matched.names,
+                options=how,
+                progress=progress,
+                what=f"task {name}",
+            )
+            identity, added = _identity(repo, state, name)
+            base, kind = state.base.version, checkpoint.kind
+            known = (kind, name, identity, added, base, parents, shot.nonfinite, matched.updates)
+            return Manifest(shot.tensors, shot.files, shot.headers, *known), shot.measured
+
+        verdict = scores.judge(repo, state, checkpoint, take, options.evaluation, options.store, progress)
+        manifest, lossy = verdict.manifest, loss.total(verdict.manifest, verdict.measured)
     notes += lineage.notes(state, parents, manifest)
-    lossy = loss.total(manifest, shot.measured)
-    notes += _losses(state, manifest, lossy, options.store.codec)
+    notes += loss.said(state, manifest, lossy, verdict.codec)
     change = _stage(repo, state, manifest)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
@@ -126,12 +143,15 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         tensors=counts | _unmatched(checkpoint, state.base, matched),
         bytes=manifest.nbytes,
         stored_bytes=sum(manifest.objects().values()),
-        codec=options.store.codec,
+        codec=verdict.codec,
         relative_norm=relative,
         notes=_notes(checkpoint, state.base, matched) + _unmoved(manifest, state.base) + notes,
         staged=manifest != state.tasks.get(name),
         change=change,
         lossy=lossy,
+        scored=() if options.evaluation is None else _SCORED[: 3 if lossy or verdict.fallback else 2],
+        scores=scores.lines(manifest.scores),
+        fallback=verdict.fallback,
     )
 
 
@@ -151,28 +171,6 @@ def match(
         pairs = [(checkpoint.tensors[name], specs[other]) for name, other in matched.names.items()]
         _refuse_unrelated(path, pairs, relative, adapter=checkpoint.adapter is not None)
     return matched, relative
-
-
-def _losses(state: State, manifest: Manifest, lossy: Lossy | None, codec: str) -> list[str]:
-    """Say that what comes back is not what was added, or that a lossy codec had nothing to take."""
-    notes = _again(state, manifest)
-    if lossy is None:
-        nothing = f"codec {codec} takes none of the tensors that moved; all are stored losslessly"
-        return [*notes, nothing] if codec_named(codec).lossy else notes
-    notes += ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
-    before = state.tasks.get(str(manifest.task))
-    if before is not None and not before.lossy:
-        notes.append(f"the committed version of task {manifest.task} is lossless; this one is not")
-    return notes
-
-
-def _again(state: State, manifest: Manifest) -> list[str]:
-    """Say which tensors are themselves what a lossy codec left of a task, and not what was trained."""
-    left = {entry.digest: str(task.task) for task in state.tasks.values() for entry in task.lossy}
-    added = {e.spec.name: e.lossy.original if e.lossy else e.digest for e in manifest.tensors if e.state != "same"}
-    found = {name: left[digest] for name, digest in added.items() if digest in left}
-    of = listed(sorted(set(found.values())))
-    return [Note(f"{len(found)} tensors are what a lossy codec left of task {of}", list(found))] if found else []
 
 
 def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:
@@ -321,4 +319,11 @@ def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors
     counts = {"matched": len(matched.names)} | _unmatched(checkpoint, base, matched)
     notes = _notes(checkpoint, base, matched)
     peak = snapshot.peak_bytes(checkpoint, options.store)
-    return Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)
+    scored: tuple[str, ...] = ()
+    room = 0
+    if options.evaluation is not None:
+        room = max(base.nbytes, total)
+        peak = max(peak, cases.evaluate.peak_bytes(options.store.jobs))
+        scored = _SCORED[: 3 if codec_named(options.store.codec).lossy else 2]
+    plan = Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)
+    return replace(plan, scored=scored, scratch_bytes=room)

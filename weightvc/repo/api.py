@@ -79,13 +79,19 @@ class Repository(Handle):
         derived_from: Sequence[str] = (),
         force_base: bool = False,
         allow_nonfinite: bool = False,
+        evaluator: str | None = None,
+        max_drop: float | None = None,
         jobs: int | None = None,
         dry_run: bool = False,
         progress: Progress = SILENT,
     ) -> "Added":
-        """Store a fine-tune and stage its manifest; see :func:`weightvc.repo.add.add`."""
+        """Store a fine-tune and stage its manifest; see :func:`weightvc.repo.add.add`.
+
+        ``evaluator`` is the command of `--eval`; see :mod:`weightvc.repo.evaluator`.
+        """
         store = repo.snapshot.Options(codec, level, parallel.workers(jobs), allow_nonfinite)
-        options = repo.add.Options(store, derived_from, force_base, dry_run)
+        evaluation = repo.evaluator.asked(evaluator, max_drop)
+        options = repo.add.Options(store, derived_from, force_base, dry_run, evaluation)
         return repo.add.add(self, Path(path), task, options, progress)
 
     def estimate(

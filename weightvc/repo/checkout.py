@@ -23,8 +23,8 @@ from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
-_RUNTIME = 300 * 2**20
-_SPANS = 96 * 2**20
+RUNTIME = 300 * 2**20
+SPANS = 96 * 2**20
 _PROJECTION_COPIES = 8
 
 
@@ -159,7 +159,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         rules=plans.summary(plan),
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
         scratch_bytes=sum(projected),
-        peak_bytes=_RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + _SPANS + _factors(resolved)),
+        peak_bytes=RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + SPANS + _factors(resolved)),
         notes=_adapter(resolved)
         + plans.describe(plan, [weighted.task for weighted in recipe.tasks])
         + builder.others.describe()

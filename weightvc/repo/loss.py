@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightvc.delta import values
+from weightvc.delta.codec import codec_named
 from weightvc.delta.encoding import Encoded
 from weightvc.objects.loss import Loss
 from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.scores import noted
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo.decode import SPAN, Decoder
-from weightvc.util.text import listed
+from weightvc.repo.state import State
+from weightvc.util.text import Note, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,33 @@ def total(manifest: Manifest, measured: Iterable[Measured] = ()) -> Lossy | None
 
 def notes(tasks: Iterable[Manifest]) -> list[str]:
     """Return a sentence for each task that is stored lossily."""
-    return [f"task {task.task} is stored lossily: {lossy}" for task in tasks if (lossy := total(task)) is not None]
+    return [
+        f"task {task.task} is stored lossily: {lossy}{noted(task.scores)}"
+        for task in tasks
+        if (lossy := total(task)) is not None
+    ]
+
+
+def said(state: State, manifest: Manifest, lossy: Lossy | None, codec: str) -> list[str]:
+    """Say that what comes back is not what was added, or that a lossy codec had nothing to take."""
+    notes = _again(state, manifest)
+    if lossy is None:
+        nothing = f"codec {codec} takes none of the tensors that moved; all are stored losslessly"
+        return [*notes, nothing] if codec_named(codec).lossy else notes
+    notes += ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
+    before = state.tasks.get(str(manifest.task))
+    if before is not None and not before.lossy:
+        notes.append(f"the committed version of task {manifest.task} is lossless; this one is not")
+    return notes
+
+
+def _again(state: State, manifest: Manifest) -> list[str]:
+    """Say which tensors are themselves what a lossy codec left of a task, and not what was trained."""
+    left = {entry.digest: str(task.task) for task in state.tasks.values() for entry in task.lossy}
+    added = {e.spec.name: e.lossy.original if e.lossy else e.digest for e in manifest.tensors if e.state != "same"}
+    found = {name: left[digest] for name, digest in added.items() if digest in left}
+    of = listed(sorted(set(found.values())))
+    return [Note(f"{len(found)} tensors are what a lossy codec left of task {of}", list(found))] if found else []
 
 
 def _ratio(lost: float, moved: float) -> float:

@@ -5,9 +5,7 @@ of the remaining tasks were linked. A tensor that still depended on a removed ta
 """
 
 import os
-import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +14,12 @@ from weightvc.objects.ids import Version, is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe
 from weightvc.repo import asked, checkouts, output, resolve
+from weightvc.repo import twin as twins
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import State
 from weightvc.repo.takeout import Gone
-from weightvc.store.local import LocalStore
 from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.progress import Progress
@@ -115,7 +113,7 @@ class Rebuild:
         for directory in checkouts.recorded(self._repo):
             scratch.sweep(directory)
         scratch.sweep_files(self._repo.tmp)
-        with self._twin() as twin:
+        with twins.twin(self._repo) as twin:
             for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest
                 where = None if target.directory is None else str(target.directory)
@@ -192,7 +190,7 @@ class Rebuild:
         """Compare all that a lock lists, tensors, heads and other files, with a build from the twin store."""
         key = _key(resolved, made.max_shard_size)
         if key not in self._proved:
-            self._adopt(twin, resolved)
+            twins.adopt(twin, self._repo, (resolved.state.base, *resolved.tasks))
             self._proved[key] = self._builder(twin, resolved, target).digests(progress)
         never = self._proved[key]
         if (never.files, set(never.tensors)) != (made.files, set(made.tensors)):
@@ -209,25 +207,6 @@ class Rebuild:
     def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:
         shard = DEFAULT_SHARD if target.lock is None else target.lock.max_shard_size
         return Builder(repo, resolved, device=self._device, jobs=self._jobs, max_shard_size=shard)
-
-    @contextmanager
-    def _twin(self) -> Iterator[Handle]:
-        """Give a handle on an empty scratch store."""
-        fsio.make_dirs(self._repo.tmp)
-        root = self._repo.tmp / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
-        store = LocalStore(root / "objects", root / "tmp")
-        try:
-            with scratch.directory(root):
-                yield Handle(self._repo.git, store)
-        finally:
-            fsio.remove_tree(root)
-
-    def _adopt(self, twin: Handle, resolved: Resolved) -> None:
-        """Link the objects of the base and of the remaining tasks into the twin store."""
-        wanted = {oid for manifest in (resolved.state.base, *resolved.tasks) for oid in manifest.objects()}
-        for oid in sorted(wanted):
-            if twin.store.size(oid) is None:
-                twin.store.adopt(self._repo.store, oid)
 
 
 def _why(target: Target, error: Exception) -> str:

@@ -4,10 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from weightvc.objects.ids import is_task_name
-from weightvc.repo import log, loss, stage
+from weightvc.repo import log, loss, scores, stage
 from weightvc.repo.log import LogLine
 from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle
+from weightvc.repo.scores import ScoreLine
 from weightvc.repo.state import State, load
 from weightvc.repo.status import TaskLine, line
 from weightvc.util.errors import NotFound
@@ -18,7 +19,7 @@ class ShownTask:
     """A task's manifest in figures. ``tensors`` counts by state, ``dtypes`` by dtype, ``codecs`` by codec.
 
     ``updates`` counts the tensors of the base that an adapter updates, by rank. ``lossy`` says how far what comes back
-    is from what was added, if it is another thing.
+    is from what was added, if it is another thing; ``scores`` what an evaluator said of both, and of the base.
     """
 
     task: str
@@ -39,6 +40,7 @@ class ShownTask:
     stored_bytes: int
     lossy: Lossy | None
     updates: dict[str, int]
+    scores: dict[str, ScoreLine]
 
 
 @dataclass(frozen=True)
@@ -97,4 +99,5 @@ def _task(state: State, name: str) -> ShownTask:
         stored_bytes=head.stored_bytes,
         lossy=loss.total(task),
         updates=dict(Counter(str(task.by_name[update.a].spec.shape[0]) for update in task.updates)),
+        scores=scores.lines(task.scores),
     )

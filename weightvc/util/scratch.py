@@ -35,6 +35,18 @@ def directory(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def inside(where: Path) -> Iterator[Path]:
+    """Give a new scratch directory in a directory of scratch files, held in the block and gone after it."""
+    fsio.make_dirs(where)
+    path = where / f"tmp-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        with directory(path):
+            yield path
+    finally:
+        fsio.remove_tree(path)
+
+
 def _hold(path: Path, stack: ExitStack) -> bool:
     """Hold a directory until ``stack`` ends, and tell whether it still has that name."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)

@@ -115,7 +115,7 @@ class Scaled(ABC):
             return b""
         moved = moves.difference(self.spec.dtype, target, base)
         codes = self.codes(moved, groups)[live]
-        return planes.pack(_digits(codes, self.limit))
+        return planes.pack(digits(codes, self.limit))
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
@@ -125,7 +125,9 @@ class Scaled(ABC):
         step = self.scales[groups].astype(np.float64)
         count = int(np.count_nonzero(live))
         if count:
-            step[live] *= _numbers(body, count, self.limit)
+            packed: NDArray[np.uint8] = np.empty(-(-count // per_byte(self.limit)), np.uint8)
+            planes.unpack(body, packed)
+            step[live] *= numbers(packed, count, self.limit)
         elif body:
             raise Corrupt("codes of a chunk in which nothing moved")
         moves.put(self.spec.dtype, base, step, out)
@@ -137,15 +139,15 @@ class Scaled(ABC):
 
 def per_byte(limit: int) -> int:
     """Return how many codes share a byte."""
-    return {127: 1, 7: 2, 1: 5}[limit]
+    return {127: 1, 7: 2, 3: 2, 1: 5}[limit]
 
 
-def _digits(codes: Numbers, limit: int) -> NDArray[np.uint8]:
+def digits(codes: Numbers, limit: int) -> NDArray[np.uint8]:
     """Return bytes whose digits, in base 2 · limit + 1, lowest first, are code + limit; the last is filled with 0."""
     base, held = 2 * limit + 1, per_byte(limit)
-    digits = np.full(-(-codes.size // held) * held, limit, np.uint8)
-    np.copyto(digits[: codes.size], codes + limit, casting="unsafe")
-    columns = digits.reshape(-1, held)
+    filled = np.full(-(-codes.size // held) * held, limit, np.uint8)
+    np.copyto(filled[: codes.size], codes + limit, casting="unsafe")
+    columns = filled.reshape(-1, held)
     packed = columns[:, held - 1].copy()
     for at in range(held - 2, -1, -1):
         packed *= np.uint8(base)
@@ -153,18 +155,16 @@ def _digits(codes: Numbers, limit: int) -> NDArray[np.uint8]:
     return packed
 
 
-def _numbers(body: memoryview, count: int, limit: int) -> NDArray[np.int16]:
-    """Return the codes that :func:`_digits` made bytes of; raises :class:`Corrupt`."""
+def numbers(packed: NDArray[np.uint8], count: int, limit: int) -> NDArray[np.int16]:
+    """Return the ``count`` codes that :func:`digits` made bytes of; raises :class:`Corrupt`."""
     base, held = 2 * limit + 1, per_byte(limit)
-    packed: NDArray[np.uint8] = np.empty(-(-count // held), np.uint8)
-    planes.unpack(body, packed)
-    if int(packed.max()) >= base**held:
+    if packed.size and int(packed.max()) >= base**held:
         raise Corrupt("a code is out of range")
-    digits = np.empty((packed.size, held), np.int16)
+    parts = np.empty((packed.size, held), np.int16)
     for at in range(held):
-        packed, digits[:, at] = np.divmod(packed, np.uint8(base))
-    digits -= limit
-    flat = digits.reshape(-1)
+        packed, parts[:, at] = np.divmod(packed, np.uint8(base))
+    parts -= limit
+    flat = parts.reshape(-1)
     if flat[count:].any():
         raise Corrupt("codes follow the last one")
     return flat[:count]

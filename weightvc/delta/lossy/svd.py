@@ -26,7 +26,8 @@ BITS = 12
 """Of a factor's integers, sign included: their rounding leaves about a thousandth of the task vector."""
 
 TURNS = {"fast": 0, "default": 1, "best": 3}
-_EXTRA = 8
+EXTRA = 8
+"""Directions that are looked at beyond those that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +49,12 @@ class Svd:
     def fit(cls, pair: Pair, level: "Level") -> Self:
         """Find the factors; see :class:`weightvc.delta.codec.Codec`."""
         moves.take(pair.spec, MAX_WIDTH)
-        flat = _matrix(pair.spec)
+        flat = matrix(pair.spec)
         still = np.ones(flat.shape[0], bool)
         for start, moved in moves.read(pair):
             still[(start + np.flatnonzero(moved)) // flat.shape[1]] = False
         rank = min(cls.rank, *flat.shape)
-        found = lowrank.factors(pair, min(rank + _EXTRA, *flat.shape), rank, TURNS[level])
+        found = lowrank.factors(pair, min(rank + EXTRA, *flat.shape), rank, TURNS[level])
         found[0][still] = 0
         return cls(lowrank.rounded(flat.dtype, found, BITS, pair.chunk_words))
 
@@ -61,7 +62,7 @@ class Svd:
     def parse(cls, spec: TensorSpec, side: memoryview) -> Self:
         """Return the codec; see :class:`weightvc.delta.codec.Codec`."""
         moves.check(spec)
-        made = LowRank.parse(_matrix(spec), side)
+        made = LowRank.parse(matrix(spec), side)
         if made.right.shape[0] > cls.rank:
             raise Corrupt(f"low-rank factors of rank {made.right.shape[0]}")
         return cls(made)
@@ -91,5 +92,6 @@ def of_rank(text: str) -> type[Svd]:
     return type(f"Svd{text}", (Svd,), {"name": f"{Svd.name}:{text}", "rank": int(text), "__doc__": f"Of rank {text}."})
 
 
-def _matrix(spec: TensorSpec) -> TensorSpec:
+def matrix(spec: TensorSpec) -> TensorSpec:
+    """Return a tensor's spec as that of a matrix of its first dimension's rows."""
     return TensorSpec(spec.name, spec.dtype, (spec.shape[0], moves.columns(spec)))
