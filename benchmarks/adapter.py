@@ -50,7 +50,7 @@ def main() -> None:
             wvc(repository, "commit", "-m", f"Add {task}")
             _, merging = wvc(repository, "checkout", "--tasks", f"{task},other", "-o", out / task)
             print(f"{task:<10}{added['bytes']:>12,}{added['stored_bytes']:>12,}{adding:>7.1f} s{merging:>7.1f} s")
-        wvc(repository, "checkout", "--tasks", "adapter", "--dtype", "F32", "-o", out / "dense")
+        wvc(repository, "checkout", "--tasks", "adapter", "--dtype", "base", "-o", out / "dense")
         ours, theirs = (load_file(path / finetunes.WEIGHTS) for path in (out / "dense", folder / "f32"))
         apart = max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in theirs)
         print(f"the adapter merged into the base is at most {apart:.1e} from the merged model")

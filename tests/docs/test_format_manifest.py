@@ -31,7 +31,7 @@ repo.add(folder / "plain", task="raw", codec="raw", jobs=1)
 repo.add(folder / "plain", task="near", codec="int4", jobs=1)
 repo.add(folder / "adapter", task="lora", jobs=1)
 repo.commit("Add support")
-repo.checkout(["lora"], dtype="F32", output=folder / "merged", jobs=1)
+repo.checkout(["lora"], dtype="base", output=folder / "merged", jobs=1)
 """
 IDENTITY = {f"GIT_{role}_{part}": "t@example.com" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 

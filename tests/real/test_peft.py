@@ -62,7 +62,7 @@ def test_a_merged_adapter_is_what_peft_merges(new_repo, tmp_path, case):
     peft.save_pretrained(tmp_path / "merged")
 
     repo = new_repo(tmp_path / "base", {"lora": tmp_path / "adapter"})
-    repo.wvc("checkout", "--tasks", "lora", "--dtype", "F32", "-o", tmp_path / "ours")
+    repo.wvc("checkout", "--tasks", "lora", "--dtype", "base", "-o", tmp_path / "ours")
     repo.wvc("checkout", "--tasks", "lora", "-o", tmp_path / "exact")
 
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "merged"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -92,7 +93,7 @@ def test_an_adapter_alone_comes_back_file_by_file(repo, models, tmp_path):
     assert models.contents(tmp_path / "out") == models.contents(source)
     assert added["tensors"] == {"same": 0, "delta": 0, "added": 0, "removed": 0, "reshaped": 0, "updated": 2}
     assert added["notes"] == ["a LoRA adapter of rank 2, kept as it is: it updates 2 tensors of the base"]
-    assert done["notes"] == ["task lora is an adapter and comes back as it was added; pass --dtype F32 to merge it in"]
+    assert done["notes"] == ["task lora is an adapter and comes back as it was added; pass --dtype base to merge it in"]
     assert repo.json("verify", tmp_path / "out", "--replay")["ok"]
 
 
@@ -110,7 +111,7 @@ def test_one_adapter_is_merged_into_the_base_at_another_coefficient_or_by_a_dtyp
     tensors = pair("h.0.q", 8, 8) | pair("h.0.up", 20, 8) | pair("tail", 700, 900)
     repo.put("lora", write(tmp_path / "lora", tensors))
 
-    whole = dense(repo, models, tmp_path / "whole", "--tasks", "lora", "--dtype", "F32")
+    whole = dense(repo, models, tmp_path / "whole", "--tasks", "lora", "--dtype", "base")
     half = dense(repo, models, tmp_path / "half", "--tasks", "lora=0.5", "--method", "task_arithmetic")
 
     assert sorted(whole) == sorted(half) == sorted(BASE)
@@ -164,7 +165,7 @@ def test_matrices_with_their_inputs_in_rows_embeddings_and_convolutions(repo, mo
     )
     repo.put("lora", write(tmp_path / "lora", tensors, fan_in_fan_out=True))
 
-    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "F32")
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
 
     for module in ("h.0.turned", "h.0.q"):
         wanted = BASE[f"{module}.weight"].double() + 3.0 * product(*factors(tensors, module)).T
@@ -179,7 +180,7 @@ def test_a_square_matrix_is_not_turned_unless_the_settings_say_so(repo, models, 
     tensors = pair("h.0.q", 8, 8)
     repo.put("lora", write(tmp_path / "lora", tensors))
 
-    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "F32")
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
 
     assert_near(merged["h.0.q.weight"], BASE["h.0.q.weight"].double() + 3.0 * product(*tensors.values()))
 
@@ -188,7 +189,7 @@ def test_alphas_of_modules(repo, models, tmp_path):
     tensors = pair("h.0.q", 8, 8) | pair("tail", 700, 900)
     repo.put("lora", write(tmp_path / "lora", tensors, alpha_pattern={"h.0.q": 1}))
 
-    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "F32")
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
 
     assert_near(merged["h.0.q.weight"], BASE["h.0.q.weight"].double() + 0.5 * product(*factors(tensors, "h.0.q")))
     assert_near(merged["tail.weight"], BASE["tail.weight"].double() + 3.0 * product(*factors(tensors, "tail")))
@@ -204,7 +205,7 @@ def test_saved_modules_biases_and_new_heads(repo, models, tmp_path):
     source = write(tmp_path / "lora", tensors, modules_to_save=["wte", "score"])
 
     added = repo.put("lora", source)
-    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "F32")
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
 
     assert (added["tensors"]["delta"], added["tensors"]["added"]) == (2, 1)
     assert torch.equal(merged["h.0.q.bias"], tensors[f"{prefix}h.0.q.bias"])
@@ -220,7 +221,7 @@ def test_names_match_after_a_prefix_of_the_base(repository, models, tmp_path):
     tensors = pair("h.0.q", 8, 8) | pair("h.0.turned", 24, 8)
     added = repo.put("lora", write(tmp_path / "lora", tensors))
 
-    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "F32")
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
 
     assert "names matched after the prefix 'bert.' that only the base carries" in added["notes"]
     wanted = BASE["h.0.q.weight"].double() + 3.0 * product(*factors(tensors, "h.0.q"))
@@ -328,6 +329,42 @@ def test_estimates_dry_runs_and_another_encoding(repo, models, tmp_path):
     assert peak > repo.json("checkout", "--tasks", "", "-o", tmp_path / "no", "--dry-run")["peak_bytes"]
     assert models.contents(tmp_path / "out") == models.contents(source)
     repo.wvc("fsck", "--full")
+
+
+SCORER = """
+import sys
+from safetensors.torch import load_file
+
+print(float(load_file(sys.argv[1] + "/model.safetensors")["h.0.q.weight"].double().sum()))
+"""
+
+
+def test_an_evaluator_gets_the_adapter_merged_into_the_base(repo, tmp_path):
+    tensors = pair("h.0.q", 8, 8)
+    (tmp_path / "score.py").write_text(SCORER)
+
+    evaluator = f"{sys.executable} {tmp_path / 'score.py'}"
+    done = repo.json("add", write(tmp_path / "lora", tensors), "--task", "lora", "--eval", evaluator)
+
+    before, moved = BASE["h.0.q.weight"].double(), 3.0 * product(*tensors.values())
+    score = done["scores"]["score"]
+    assert score["base"] == pytest.approx(float(before.sum()))
+    assert score["tuned"] == pytest.approx(float((before + moved).sum()), rel=1e-5)
+    assert score["stored"] == score["tuned"]
+
+
+def test_a_merge_in_the_bases_own_dtypes_casts_nothing(repo, models, tmp_path):
+    repo.put("lora", write(tmp_path / "lora", pair("h.0.q", 8, 8)))
+    repo.wvc("recipe", "save", "merged", "--tasks", "lora", "--dtype", "base")
+    repo.wvc("commit", "-m", "Save it")
+
+    ran = repo.wvc("checkout", "--recipe", "merged", "-o", tmp_path / "out")
+    merged = models.read(tmp_path / "out")
+
+    assert {name: tensor.dtype for name, tensor in merged.items()} == {n: tensor.dtype for n, tensor in BASE.items()}
+    assert "lora by opcm-s (dtype base)" in ran
+    assert repo.json("verify", tmp_path / "out", "--replay")["ok"]
+    assert repo.json("checkout", "--tasks", "", "--dtype", "base", "-o", tmp_path / "base")["exact"]
 
 
 BAD = {

@@ -11,7 +11,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DTYPES = ("F64", "F32", "F16", "BF16")
+DTYPES = ("F64", "F32", "F16", "BF16", "base")
 """What a result can be cast to: :data:`weightvc.objects.tensors.MERGED`, without importing it."""
 
 LOSSLESS = ("intdelta", "full", "raw")
@@ -210,7 +210,11 @@ def recipe(function: F) -> F:
             ),
             click.option("--method", shell_complete=methods, help="Merge method; `wvc checkout --help` lists them."),
             click.option("-p", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Method parameter."),
-            click.option("--dtype", type=click.Choice(DTYPES, case_sensitive=False), help="Cast the result."),
+            click.option(
+                "--dtype",
+                type=click.Choice(DTYPES, case_sensitive=False),
+                help="Cast the result; `base` casts nothing, but merges a task that is alone into the base.",
+            ),
             click.option(
                 "--on-int-mismatch",
                 type=click.Choice(["error", "base"]),

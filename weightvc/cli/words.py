@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from weightvc.merge import table
-from weightvc.objects.recipe import Scalar
+from weightvc.objects.recipe import OWN, Scalar
 from weightvc.util.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def model(
     if exact:
         return f"{made} lossy" if lossy else f"{made} bit for bit"
     odd = [f"{key}={value}" for key, value in params.items() if value != _defaults(method).get(key)]
-    odd += [dtype] if dtype else []
+    odd += [f"dtype {dtype}" if dtype == OWN else dtype] if dtype else []
     by = f" by {method}" if tasks else ""
     return made + by + (f" ({', '.join(odd)})" if odd else "")
 

@@ -18,6 +18,9 @@ from weightvc.util.text import listed, printable
 SCHEMA = "weightvc/recipe/1"
 DEFAULT_METHOD = "opcm-s"
 
+OWN = "base"
+"""The ``dtype`` of a merge in the base's own dtypes."""
+
 _HINT = "correct the file; `wvc recipe save` writes one to compare it with"
 
 Scalar: TypeAlias = str | int | float | bool
@@ -80,7 +83,8 @@ def _is_scalar(item: Json) -> bool:
 class Recipe:
     """Ordered tasks with coefficients, a method with its parameters, and two rules of the engine.
 
-    ``dtype`` casts the floating-point tensors of the result (``None`` keeps each tensor's own dtype).
+    ``dtype`` casts the floating-point tensors of the result. ``None`` keeps each tensor's own dtype, and so does
+    :data:`OWN`, by which a task alone is merged into the base, too.
     """
 
     tasks: tuple[Weighted, ...]
@@ -108,6 +112,11 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of the recipe's canonical JSON."""
         return hashlib.sha256(canon.dumps(self.to_json())).hexdigest()
+
+    @property
+    def cast(self) -> str | None:
+        """The dtype that floating-point tensors are cast to, ``None`` if they keep the base's."""
+        return None if self.dtype == OWN else self.dtype
 
     @property
     def exact_task(self) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
+from weightvc.objects.recipe import OWN
 from weightvc.repo import asked, checkouts, loss, output, resolve, stage
 from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
@@ -129,8 +130,7 @@ def _adapter(resolved: Resolved) -> list[str]:
     exact = resolved.exact
     if exact is None or not exact.updates:
         return []
-    dtype = resolved.state.base.by_name[exact.updates[0].of].spec.dtype
-    return [f"task {exact.task} is an adapter and comes back as it was added; pass --dtype {dtype} to merge it in"]
+    return [f"task {exact.task} is an adapter and comes back as it was added; pass --dtype {OWN} to merge it in"]
 
 
 def _factors(resolved: Resolved) -> int:

@@ -23,7 +23,7 @@ from weightvc.delta.codec import CHUNK, CODECS, Level, codec_named
 from weightvc.delta.pair import Pair
 from weightvc.objects.ids import Digest, task_name
 from weightvc.objects.tensors import tensor_digest
-from weightvc.repo import add, pieces, snapshot
+from weightvc.repo import pieces, related, snapshot
 from weightvc.repo.decode import Reader
 from weightvc.repo.repository import Handle
 from weightvc.repo.snapshot import Item
@@ -90,7 +90,7 @@ def estimate(repo: Handle, path: Path, name: str, options: Options, progress: Pr
     rows = _rows(options.codec)
     state = load(repo)
     with open_checkpoint(path) as checkpoint:
-        matched, _ = add.match(repo, path, checkpoint, state.base, force=options.force_base)
+        matched, _ = related.match(repo, path, checkpoint, state.base, force=options.force_base)
         total = sum(spec.nbytes for spec in checkpoint.tensors.values())
         sample = _Sample(checkpoint, Reader(repo.store, state.base), total)
         sample.look(snapshot.items(checkpoint, state.base, matched.names), options.jobs)

@@ -2,8 +2,8 @@
 
 Three directories are scored: a checkout of the base, the fine-tune as it was given, and what `wvc checkout` will give
 back of it, less the lock. Checkouts lie in the repository's scratch space while they are scored. A fine-tune that is
-one file is put into a directory there, as a checkout would. Without a lossy tensor what comes back is what was added,
-and is not scored again.
+one file is put into a directory there, as a checkout would, and an adapter is merged into the base. Without a lossy
+tensor what comes back is what was added, and is not scored again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from weightvc.checkpoint.reader import Checkpoint
 from weightvc.checkpoint.writer import Layout, Writer
 from weightvc.delta.codec import codec_named
 from weightvc.objects.manifest import Manifest
-from weightvc.objects.recipe import Recipe, Weighted
+from weightvc.objects.recipe import OWN, Recipe, Weighted
 from weightvc.objects.scores import Score
 from weightvc.repo import pieces, resolve, scores, snapshot
 from weightvc.repo.build import DEFAULT_SHARD, Builder
@@ -57,7 +57,8 @@ def judge(  # noqa: PLR0917 -- all that it joins
     """
     scratch.sweep_files(repo.tmp)
     work = _Work(repo, state, evaluation.evaluator, store.jobs, progress)
-    base, tuned = work.base(), work.tuned(checkpoint)
+    base = work.base()
+    tuned = work.tuned(checkpoint) if checkpoint.adapter is None else work.merged(take, store)
     _compare(base, tuned, _TUNED)
     tried = None
     if codec_named(store.codec).lossy:
@@ -105,12 +106,20 @@ class _Work:
                 writer.finish()
             return self._score(directory, _TUNED)
 
-    def stored(self, made: Handle, manifest: Manifest) -> dict[str, float]:
+    def merged(self, take: Take, store: snapshot.Options) -> dict[str, float]:
+        """Score an adapter, merged into the base."""
+        with twin(self._repo) as made:
+            adopt(made, self._repo, [self._state.base])
+            manifest, _ = take(replace(store, codec=pieces.LOSSLESS), made.store)
+            return self.stored(made, manifest, _TUNED)
+
+    def stored(self, made: Handle, manifest: Manifest, what: str = _STORED) -> dict[str, float]:
         """Score what comes back of a task that is not staged yet, and whose objects are in another store."""
         name = str(manifest.task)
         state = replace(self._state, tasks={**self._state.tasks, name: manifest})
-        with self._checkout(made, state, Recipe((Weighted(name),))) as directory:
-            return self._score(directory, _STORED)
+        recipe = Recipe((Weighted(name),), dtype=OWN if manifest.updates else None)
+        with self._checkout(made, state, recipe) as directory:
+            return self._score(directory, what)
 
     @contextmanager
     def _checkout(self, repo: Handle, state: State, recipe: Recipe) -> Iterator[Path]:

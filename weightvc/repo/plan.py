@@ -93,9 +93,9 @@ def _tensors(
             rule, sources = _carried(spec, sources, recipe.on_int_mismatch)
         elif len(sources) > 1 and all(method.projects(base.by_name[name].spec) for name in group):
             rule = "projected"
-        if recipe.dtype is not None and spec.dtype in MERGED:
-            rule = "elementwise" if rule == "base" and spec.dtype != recipe.dtype else rule
-            spec = replace(spec, dtype=recipe.dtype)
+        if recipe.cast is not None and spec.dtype in MERGED:
+            rule = "elementwise" if rule == "base" and spec.dtype != recipe.cast else rule
+            spec = replace(spec, dtype=recipe.cast)
         yield TensorPlan(group, spec, rule, entry, sources)
 
 

@@ -9,7 +9,7 @@ from weightvc.merge import table
 from weightvc.objects.ids import is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.manifest import Manifest
-from weightvc.objects.recipe import Mismatch, Recipe, Scalar, parse_tasks
+from weightvc.objects.recipe import OWN, Mismatch, Recipe, Scalar, parse_tasks
 from weightvc.objects.tensors import MERGED
 from weightvc.repo import stage
 from weightvc.repo.repository import Handle, recipe_path, task_path
@@ -56,7 +56,7 @@ class Resolved:
         """The manifest that this recipe gives back as it is: its only task's, or the base's if it names none."""
         if self.recipe.exact_task is not None and is_neutral(self.method):
             return self.tasks[0]
-        return self.state.base if not self.tasks and self.recipe.dtype is None else None
+        return self.state.base if not self.tasks and self.recipe.cast is None else None
 
 
 def is_neutral(method: "Fold") -> bool:
@@ -91,9 +91,9 @@ def _state(repo: Handle, rev: str) -> State:
 
 def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
     """Complete a recipe with its method's defaults and look its tasks up."""
-    if recipe.dtype is not None and recipe.dtype not in MERGED:
+    if recipe.cast is not None and recipe.cast not in MERGED:
         raise UsageError(
-            f"--dtype {printable(recipe.dtype)} is no dtype for a merge", f"use one of {listed(sorted(MERGED))}"
+            f"--dtype {printable(recipe.cast)} is no dtype for a merge", f"use one of {listed([*sorted(MERGED), OWN])}"
         )
     if recipe.on_int_mismatch not in get_args(Mismatch):
         raise UsageError(
