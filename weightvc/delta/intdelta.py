@@ -33,8 +33,11 @@ PLANES, CHANGED, CODED = range(3)
 FEW = 2
 """A chunk of which less than one word in so many is not as predicted is coded by those words alone."""
 
+FEW_NARROW, _WIDE = 16, 4
+"""The same for words of less than 4 bytes, unless they stand in runs: picking them out takes longer than two planes."""
+
 _LENGTH = struct.Struct("<I")
-_RUNS = 16
+_RUNS, _ALL = 16, 0xFF
 """Words stand in runs if less than one byte of their map in so many has ones and zeros."""
 
 
@@ -109,21 +112,20 @@ class IntDelta:
         delta = words("delta", target)
         np.subtract(target, guess, out=delta)
         coded = _pack_coded(delta, values.exponents(self.dtype, guess)) if self.best else None
-        mask = delta != 0
-        if 0 < np.count_nonzero(mask) * FEW < delta.size:
-            body = _pack_changed(delta, mask)
-        else:
+        body = _pack_changed(delta)
+        if not body:
             np.add(delta, _bias(delta), out=delta)
             body = bytes([PLANES]) + planes.pack(delta)
         return body if coded is None or len(body) <= len(coded) else coded
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
-        guess, kind = self._guess(index, base), body[0] if body else None
+        kind = body[0] if body else None
         if kind == CHANGED:
-            np.copyto(out, guess)
+            np.copyto(out, self._guess(index, base, out))
             _add_changed(body[1:], out)
             return
+        guess = self._guess(index, base)
         if kind == PLANES:
             planes.unpack(body[1:], out, BIAS[out.itemsize])
         elif kind == CODED:
@@ -132,12 +134,13 @@ class IntDelta:
             raise Corrupt(f"the chunk is coded in the unknown way {kind}")
         np.add(out, guess, out=out)
 
-    def _guess(self, index: int, base: Words | None) -> Words:
+    def _guess(self, index: int, base: Words | None, room: Words | None = None) -> Words:
+        """Return the prediction: the base's words themselves, or what stands in ``room`` or scratch after this."""
         if base is None:
             raise ValueError("an integer difference is from a base")
         if self.predictor is None:
             return base
-        guess = words("guess", base)
+        guess = words("guess", base) if room is None else room
         self.predictor.predict(index, base, guess)
         return guess
 
@@ -157,10 +160,17 @@ def _pack_coded(delta: Words, contexts: NDArray[np.uint8]) -> bytes:
     return bytes([CODED]) + rans.pack(delta, contexts)
 
 
-def _pack_changed(delta: Words, mask: NDArray[np.bool]) -> bytes:
-    """Encode which words are not zero, a bit each, and then those words."""
+def _pack_changed(delta: Words) -> bytes:
+    """Encode which words are not zero, a bit each, and then those words; nothing if planes of all words do better."""
+    mask = delta != 0
+    count = np.count_nonzero(mask)
+    if not 0 < count * FEW < delta.size:
+        return b""
     which = np.packbits(mask, bitorder="little")
-    changed = delta[_where(mask, which)]
+    runs = _in_runs(which)
+    if not runs and delta.itemsize < _WIDE and count * FEW_NARROW > delta.size:
+        return b""
+    changed = delta[mask if runs else np.flatnonzero(mask)]
     np.add(changed, _bias(changed), out=changed)
     packed = planes.pack(which)
     return b"".join((bytes([CHANGED]), _LENGTH.pack(len(packed)), packed, planes.pack(changed)))
@@ -181,15 +191,15 @@ def _add_changed(body: memoryview, out: Words) -> None:
     if not changed.size:
         raise Corrupt("the map of changed words is empty")
     planes.unpack(body[end:], changed, BIAS[out.itemsize])
-    where = _where(mask, which)
+    where = mask if _in_runs(which) else np.flatnonzero(mask)
     np.add(changed, out[where], out=changed)
     out[where] = changed
 
 
-def _where(mask: NDArray[np.bool], packed: NDArray[np.uint8]) -> NDArray[np.bool] | NDArray[np.intp]:
-    """Return what to index the words of a mask with: itself where they stand in long runs, else their indices.
+def _in_runs(which: NDArray[np.uint8]) -> bool:
+    """Tell whether the words of a map stand in long runs.
 
-    numpy takes runs faster by the mask, and scattered words up to ten times as fast by indices.
+    numpy takes those fastest by a mask, and scattered ones by their indices, even though it has to find these first.
     """
-    mixed = packed.size - np.count_nonzero(packed == 0) - np.count_nonzero(packed == 0xFF)
-    return mask if mixed * _RUNS < packed.size else np.flatnonzero(mask)
+    whole = np.count_nonzero(which == 0) + np.count_nonzero(which == _ALL)
+    return (which.size - int(whole)) * _RUNS < which.size
