@@ -147,8 +147,9 @@ def _rank(pair: Pair, sample: int, most: int) -> int:
     energy = np.square(left).sum(axis=1)
     if not np.isfinite(left).all() or energy.sum() < LOUD * noise or np.count_nonzero(energy) * 8 < energy.size * 7:
         return 0
-    half = min(left.shape) // 2
-    if np.square(np.linalg.qr(left, mode="r")[half:, half:]).sum() > LOUD * noise:
+    triangle: Matrix = np.linalg.qr(left, mode="r")
+    half = len(triangle) // 2
+    if np.square(triangle[half:, half:]).sum() > 24 * noise:
         return 0
     for step in range(1, min(left.shape) // 3 + 1):
         pivot = left[energy.argmax()]
