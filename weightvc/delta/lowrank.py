@@ -10,7 +10,7 @@ nearest even into words. The prediction is therefore the same on every machine, 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def _rank(pair: Pair, sample: int, most: int) -> int:
     energy = np.square(left).sum(axis=1)
     if not np.isfinite(left).all() or energy.sum() < LOUD * noise or np.count_nonzero(energy) * 8 < energy.size * 7:
         return 0
-    triangle: Matrix = np.linalg.qr(left, mode="r")
+    triangle = cast("Matrix", np.linalg.qr(left, mode="r"))  # its types say otherwise
     half = len(triangle) // 2
     if np.square(triangle[half:, half:]).sum() > 24 * noise:
         return 0

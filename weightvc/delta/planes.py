@@ -30,6 +30,7 @@ _LENGTH = struct.Struct("<I")
 
 _SAMPLE, _RUNS = 4096, 16
 _SAMPLE_FROM = 16 * 1024
+_NARROW = 230  # so few values have less than 7.85 bits of entropy, whatever their shares
 # c·log2(c) for each count c in a sample, in units of 2**-16 bit. Integers, so that the choice between raw and zstd
 # does not hang on how a machine rounds a sum.
 _C_LOG_C = np.array([0, *(round(c * math.log2(c) * 2**16) for c in range(1, _SAMPLE + 1))], np.int64)
@@ -51,7 +52,6 @@ class _Tools(threading.local):
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         self.planes = np.empty(CHUNK, np.uint8)
         self.halves = {size: np.empty(CHUNK // 2 // size, f"<u{size}") for size in (2, 4)}
-        self.plane = np.empty(CHUNK, np.uint8)
 
 
 _tools = _Tools()
@@ -119,9 +119,10 @@ def unpack_long(body: memoryview, out: Words) -> int:
 
 
 def _pack_plane(plane: NDArray[np.uint8]) -> tuple[int, bytes | memoryview]:
-    if plane.min() == plane.max():
+    spread = int(plane.max()) - int(plane.min())
+    if not spread:
         return CONSTANT, plane[:1].tobytes()
-    if not _looks_random(plane):
+    if spread < _NARROW or not _looks_random(plane):
         packed: bytes = _tools.compressor.compress(plane.data)
         if len(packed) < plane.size:
             return ZSTD, packed
@@ -164,19 +165,17 @@ def unpack(body: memoryview, out: Words, bias: int = 0) -> None:
 
 def _merge(planes: Sequence[NDArray[np.uint8]], out: Words, bias: int) -> None:
     """Put the words of these bytes, less ``bias``, into ``out``; a constant plane has one byte."""
-    one = _tools.plane[: out.nbytes].view(out.dtype)
     constant, above = -bias, None
     for index, plane in reversed(list(enumerate(planes))):
         if plane.size != out.size:
             constant += int(plane[0]) << 8 * index
-        elif above is None:
+            continue
+        if above is None:
             np.copyto(out, plane)
-            above = index
         else:
             np.left_shift(out, 8 * (above - index), out=out)
-            np.copyto(one, plane)
-            np.bitwise_or(out, one, out=out)
-            above = index
+            np.bitwise_or(out, plane, out=out)
+        above = index
     rest = out.dtype.type(constant % (1 << 8 * out.itemsize))
     if above is None:
         out.fill(rest)
