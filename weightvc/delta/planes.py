@@ -30,7 +30,7 @@ _LENGTH = struct.Struct("<I")
 
 _SAMPLE, _RUNS = 4096, 16
 _SAMPLE_FROM = 16 * 1024
-_NARROW = 230  # so few values have less than 7.85 bits of entropy, whatever their shares
+_NARROW = 128  # so few values have at most 7 bits of entropy, whatever their shares
 # c·log2(c) for each count c in a sample, in units of 2**-16 bit. Integers, so that the choice between raw and zstd
 # does not hang on how a machine rounds a sum.
 _C_LOG_C = np.array([0, *(round(c * math.log2(c) * 2**16) for c in range(1, _SAMPLE + 1))], np.int64)
