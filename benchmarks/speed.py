@@ -3,8 +3,8 @@
 Throughput is from file to file in a tmpfs, everything in turn within each round; medians over the rounds are compared.
 The weightvc side runs in a process of its own and is timed from after Python's imports, wall and CPU of all threads;
 the ``zstd`` side is timed from its start to its end. The command reads, works and writes on three threads even with
-``-T1``, so it is run on a single thread too: the wall times of that, and CPU times, are compared besides. Memory is sampled with the files on disk, since mapped pages of a
-tmpfs count as private memory.
+``-T1``, so it is run on a single thread too: wall times of that, and CPU times, are compared besides. Memory is
+sampled with the files on disk, since mapped pages of a tmpfs count as private memory.
 """
 
 import json
