@@ -111,8 +111,8 @@ def _bars(name: str, wall: dict[str, float], cpu: dict[str, float], *, binds: bo
         label = f"{name}: {what} / {peer}"
         found.append(Bar(f"{label}, wall", gain(wall, what, peer), limit, most=False, binds=binds))
         found.append(Bar(f"{label}, CPU", gain(cpu, what, peer), limit, most=False, binds=False))
-        alone = gain(wall, what, f"{peer.removesuffix(' -T1')}, one thread")
-        found.append(Bar(f"{label}, one thread, wall", alone, limit, most=False, binds=False))
+        alone = f"{peer.removesuffix(' -T1')}, one thread"
+        found.append(Bar(f"{name}: {what} / {alone}", gain(wall, what, alone), limit, most=False, binds=False))
     return [*found, Bar(f"{name}: gain by a second thread / that of zstd", scaling, 0.95, most=False, binds=binds)]
 
 
