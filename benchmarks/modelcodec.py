@@ -43,19 +43,16 @@ def opened(item: Item, data: memoryview) -> Encoded:
     return found
 
 
-def decoded_span(found: Encoded, item: Item, at: int, out: memoryview) -> memoryview:
-    """Decode the bytes from ``at`` into the beginning of ``out`` and return them."""
-    part = out[: min(len(out), found.spec.nbytes - at)]
-    base = item.base[at : at + len(part)] if item.base is not None and found.needs_base else None
-    found.decode_into(part, base, at)
-    return part
+def decode_span(found: Encoded, item: Item, out: memoryview, at: int) -> None:
+    """Decode the bytes from ``at`` into ``out``."""
+    base = item.base[at : at + len(out)] if item.base is not None and found.needs_base else None
+    found.decode_into(out, base, at)
 
 
 def exact(item: Item, data: memoryview) -> bool:
     """Tell whether an object decodes to the very bytes of its tensor."""
-    found, out = opened(item, data), memoryview(bytearray(min(SPAN, item.spec.nbytes)))
-    starts = range(0, found.spec.nbytes, SPAN)
-    return all(equal(decoded_span(found, item, at, out), item.target[at : at + SPAN]) for at in starts)
+    spans = parallel.spans(partial(decode_span, opened(item, data), item), item.spec.nbytes, SPAN)
+    return all(equal(span, item.target[at : at + SPAN]) for at, span in spans)
 
 
 def _largest_first(items: list[Item]) -> list[int]:
@@ -93,9 +90,9 @@ def _decode_one(items: list[Item], starts: list[int], folder: Path, out: int, at
         for offset in range(0, item.spec.nbytes, SPAN):
             os.pwrite(out, item.base[offset : offset + SPAN], start + offset)
         return
-    found, buffer = opened(item, map_file(file)), memoryview(bytearray(min(SPAN, item.spec.nbytes)))
-    for offset in range(0, item.spec.nbytes, SPAN):
-        os.pwrite(out, decoded_span(found, item, offset, buffer), start + offset)
+    decode = partial(decode_span, opened(item, map_file(file)), item)
+    for offset, span in parallel.spans(decode, item.spec.nbytes, SPAN):
+        os.pwrite(out, span, start + offset)
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 Throughput is from file to file in a tmpfs, everything in turn within each round; medians over the rounds are compared.
 The weightvc side runs in a process of its own and is timed from after Python's imports, wall and CPU of all threads;
-the ``zstd`` side is timed from its start to its end. Memory is sampled with the files on disk, since mapped pages of a
-tmpfs count as private memory.
+the ``zstd`` side is timed from its start to its end. The command reads, works and writes on three threads even with
+``-T1``, so it is run on a single thread too: wall times of that, and CPU times, are compared besides. Memory is
+sampled with the files on disk, since mapped pages of a tmpfs count as private memory.
 """
 
 import json
@@ -29,6 +30,8 @@ EXTRA = 64 * 2**20
 """Private bytes allowed beyond what the imports take."""
 BUFFERS = 8 * 512 * 1024
 """As much again for each thread."""
+ALONE = ("--single-thread", "--no-asyncio")
+"""Options of ``zstd`` to read and write on the thread that works."""
 REPEATS = 4
 """How often memory is sampled over the same work: it takes but some tenths of a second."""
 
@@ -62,10 +65,12 @@ def _steps(pair: Pair, work: Path, level: str) -> dict[str, Step]:
     steps: dict[str, Step] = {
         "encode, 1 thread": partial(_ours, "encode", pair, ours, 1, level),
         "zstd -3 -T1": partial(peers.zstd, pair.target, packed, "-3", "-T1"),
+        "zstd -3, one thread": partial(peers.zstd, pair.target, packed, "-3", *ALONE),
         "encode, 2 threads": partial(_ours, "encode", pair, ours, 2, level),
         "zstd -3 -T2": partial(peers.zstd, pair.target, packed, "-3", "-T2"),
         "decode, 1 thread": partial(_ours, "decode", pair, ours, 1, level),
         "zstd -d": partial(peers.zstd, packed, back, "-d"),
+        "zstd -d, one thread": partial(peers.zstd, packed, back, "-d", *ALONE),
         "decode, 2 threads": partial(_ours, "decode", pair, ours, 2, level),
     }
     return {name: step for name, step in steps.items() if "zstd" not in name or "zstd" not in peers.missing()}
@@ -94,7 +99,7 @@ def measure_speed(pair: Pair, rounds: int, level: str, *, binds: bool) -> list[B
 
 
 def _bars(name: str, wall: dict[str, float], cpu: dict[str, float], *, binds: bool) -> list[Bar]:
-    """Return the bars on wall time, and the same ratios of CPU time beside them."""
+    """Return the bars on wall time, and beside them the ratios of CPU time and to a single thread of ``zstd``."""
 
     def gain(times: dict[str, float], one: str, other: str) -> float | None:
         return times[other] / times[one] if one in times and other in times else None
@@ -106,6 +111,8 @@ def _bars(name: str, wall: dict[str, float], cpu: dict[str, float], *, binds: bo
         label = f"{name}: {what} / {peer}"
         found.append(Bar(f"{label}, wall", gain(wall, what, peer), limit, most=False, binds=binds))
         found.append(Bar(f"{label}, CPU", gain(cpu, what, peer), limit, most=False, binds=False))
+        alone = f"{peer.removesuffix(' -T1')}, one thread"
+        found.append(Bar(f"{name}: {what} / {alone}", gain(wall, what, alone), limit, most=False, binds=False))
     return [*found, Bar(f"{name}: gain by a second thread / that of zstd", scaling, 0.95, most=False, binds=binds)]
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from weightvc.delta import container
+from weightvc.delta import container, planes
 from weightvc.delta.codec import CHUNK, CODECS, codec_named
 from weightvc.delta.encoding import Encoded, encode
 from weightvc.delta.raw import Raw
@@ -65,6 +65,28 @@ def test_a_plane_that_zstd_cannot_shrink_is_raw_below_the_sampling_size():
     noise = np.random.default_rng(4).bytes(1000)
     _, frame = encode(flat("U8", 1000), noise, None, "full")
     assert frame[12:] == b"\x00" + struct.pack("<I", 1000) + noise
+
+
+@pytest.mark.parametrize("values", [8, 120, 255])
+def test_a_plane_of_less_than_all_values_is_tried_even_if_it_looks_random(values):
+    plane = np.random.default_rng(6).integers(0, values, CHUNK, np.uint8)
+    _, frame = encode(flat("U8", CHUNK), plane.tobytes(), None, "full")
+    assert frame[12] == (planes.ZSTD if values < 255 else planes.RAW)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+@pytest.mark.parametrize("bias", [0, 0x80, 2**64 - 1])
+def test_planes_come_back_whichever_are_constant(itemsize, bias):
+    rng = np.random.default_rng(5)
+    for same in range(1 << itemsize):
+        split = rng.integers(0, 256, (100, itemsize), np.uint8)
+        for plane in range(itemsize):
+            if same >> plane & 1:
+                split[:, plane] = split[0, plane]
+        words = split.view(f"<u{itemsize}").reshape(-1)
+        out = np.empty_like(words)
+        planes.unpack(memoryview(planes.pack(words.copy())), out, bias)
+        assert np.array_equal(out, words - np.array(bias % 256**itemsize, out.dtype))
 
 
 def test_the_raw_codec_is_the_bytes_and_takes_no_base():

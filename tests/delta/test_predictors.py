@@ -9,7 +9,7 @@ from weightvc.delta import container, decay, lowrank, planes, values
 from weightvc.delta.codec import CHUNK
 from weightvc.delta.container import Kind
 from weightvc.delta.encoding import Encoded, encode
-from weightvc.delta.intdelta import IntDelta
+from weightvc.delta.intdelta import CHANGED, PLANES, IntDelta
 from weightvc.delta.pair import Pair
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
@@ -58,6 +58,20 @@ def test_a_higher_rank_is_found_by_the_best_level_alone():
     case = merged("F32", 600, 600, 40)
     assert fitted(*case) is None
     assert fitted(*case, "best").right.shape[0] >= 40
+
+
+def test_a_rank_just_too_high_is_left_to_the_best_level():
+    case = merged("F32", 600, 600, 26)
+    assert fitted(*case) is None
+    assert fitted(*case, "best").right.shape[0] >= 26
+
+
+def test_an_update_of_a_few_units_in_the_last_place_is_left_alone():
+    spec, _, base = merged("F32", 300, 300, 1)
+    base = bits("F32", 1 + RNG.random(base.size))
+    update = 2.0**-23 * RNG.standard_normal((300, 1)) @ RNG.standard_normal((1, 300))
+    tuned = bits("F32", values.to_float("F32", base.data) + update.reshape(-1))
+    assert fitted(spec, tuned, base) is None
 
 
 def test_what_is_no_low_rank_update_is_left_alone():
@@ -124,6 +138,15 @@ def decayed(elements, steps=300):
     for _ in range(steps):
         tuned *= np.float32(1 - 2e-7)
     return base, tuned.view(np.uint32)
+
+
+def test_a_predictor_that_saves_less_than_a_tenth_is_left_out():
+    base, tuned = decayed(200_000, steps=3)
+    noise = RNG.integers(-(2**20), 2**20, base.size).astype(np.uint32)
+    tuned = tuned + np.where(np.arange(base.size) % 20 < 5, np.uint32(0), noise)
+    spec = TensorSpec("t", "F32", (200_000,))
+    assert decay.fit(Pair(spec, tuned.data, base.data), 0)
+    assert fitted(spec, tuned, base) is None
 
 
 def test_weights_that_only_decayed_take_next_to_nothing():
@@ -206,6 +229,33 @@ def test_codecs_without_anything_to_keep_refuse_a_side_frame(codec):
     data = container.head(Kind.TENSOR, header) + container.frame(b"x", b"x") + container.frame(b"y", b"y")
     with pytest.raises(Corrupt, match=f"^obj: codec {codec} keeps nothing beside its chunks"):
         Encoded.parse(memoryview(data), "obj").decode_into(bytearray(1), None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "every", "kind"),
+    [("F32", 3, CHANGED), ("BF16", 3, PLANES), ("BF16", 40, CHANGED), ("U8", 3, PLANES), ("F32", 1, PLANES)],
+)
+def test_scattered_words_are_picked_out_where_that_is_faster(dtype, every, kind):
+    spec = TensorSpec("t", dtype, (6000,))
+    base = RNG.integers(0, 256, spec.nbytes, np.uint8).view(f"<u{spec.itemsize}")
+    assert chunk_kind(spec, base + (np.arange(base.size) % every == 0).astype(base.dtype), base) == kind
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "U8"])
+def test_words_in_runs_are_picked_out(dtype):
+    spec = TensorSpec("t", dtype, (6000,))
+    base = RNG.integers(0, 256, spec.nbytes, np.uint8).view(f"<u{spec.itemsize}")
+    assert chunk_kind(spec, base + (np.arange(base.size) // 300 % 3 == 0).astype(base.dtype), base) == CHANGED
+
+
+def chunk_kind(spec, target, base):
+    """How the only chunk of a tensor is coded, after it has come back."""
+    codec = IntDelta(spec.dtype)
+    body = codec.encode_chunk(0, target, base)
+    out = np.empty_like(target)
+    codec.decode_chunk(0, memoryview(body), base, out)
+    assert np.array_equal(out, target)
+    return body[0]
 
 
 def chunk(body):

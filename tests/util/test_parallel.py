@@ -159,3 +159,92 @@ def test_no_thread_is_left():
     before = threading.active_count()
     parallel.run(str, range(10), 4)
     assert threading.active_count() == before
+
+
+def beside(work, jobs=2, others=1):
+    """Call ``work`` in one thread of a run whose other threads find nothing to do."""
+    begun = threading.Barrier(1 + others, timeout=5)
+
+    def job(busy):
+        begun.wait()
+        return work() if busy else None
+
+    return parallel.run(job, [True, *[False] * others], jobs)[0]
+
+
+def test_idle_threads_work_ahead_and_results_keep_their_order():
+    names = set()
+    both = threading.Barrier(2, timeout=5)
+
+    def job(n):
+        if n < 2:
+            both.wait()  # two threads are at it
+        names.add(threading.current_thread().name)
+        return n * n
+
+    assert beside(lambda: list(parallel.ahead(job, range(20)))) == [n * n for n in range(20)]
+    assert len(names) == 2
+
+
+def test_threads_without_any_item_help():
+    both = threading.Barrier(2, timeout=5)
+    assert parallel.run(lambda _: sorted(parallel.ahead(lambda _: both.wait(), range(2))), [0], 2) == [[0, 1]]
+
+
+def test_nobody_works_further_ahead_than_two_items_a_thread():
+    begun = []
+
+    def work():
+        results = parallel.ahead(begun.append, range(50))
+        next(results)
+        time.sleep(0.05)
+        seen = len(begun)
+        results.close()
+        return seen
+
+    assert 1 <= beside(work) <= 4
+
+
+def test_a_failure_ahead_is_raised_where_its_result_is_due():
+    def job(n):
+        if n == 3:
+            raise OSError("item 3")
+        return n
+
+    for others in (0, 2):
+        seen = []
+
+        def work(seen=seen):
+            seen.extend(parallel.ahead(job, range(9)))
+
+        with pytest.raises(OSError, match="item 3"):
+            beside(work, jobs=1 + others, others=others)
+        assert seen == [0, 1, 2]
+
+
+def test_without_a_run_items_are_done_as_they_are_asked_for():
+    begun = []
+    results = parallel.ahead(begun.append, range(3))
+    assert begun == []
+    next(results)
+    assert begun == [0]
+
+
+@pytest.mark.parametrize("total", [0, 5, 8, 11])
+def test_spans_cover_all_bytes(total):
+    data = bytes(range(total))
+
+    def fill(out, offset):
+        out[:] = data[offset : offset + len(out)]
+
+    def work():
+        return [(offset, bytes(span)) for offset, span in parallel.spans(fill, total, 4)]
+
+    want = [(offset, data[offset : offset + 4]) for offset in range(0, total, 4)]
+    assert work() == want
+    assert beside(work) == want
+
+
+def test_spans_share_few_buffers():
+    seen = {id(span.obj) for _, span in parallel.spans(lambda *_: None, 100, 4)}
+    assert len(seen) == 1

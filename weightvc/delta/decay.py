@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from weightvc.delta import planes
 from weightvc.delta.pair import Pair
 from weightvc.delta.planes import Words
-from weightvc.delta.scratch import words
+from weightvc.delta.scratch import indices
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 
@@ -43,10 +43,11 @@ class Decay:
 
     def predict(self, index: int, base: Words, out: Words) -> None:
         """Put the prediction of one chunk's words into ``out``, given the base's."""
-        at = words("index", base)
-        np.right_shift(base, self.down, out=at)
-        np.bitwise_and(at, self.table.size - 1, out=at)
-        np.take(self.table, at, out=out, mode="clip")
+        np.right_shift(base, self.down, out=out)
+        np.bitwise_and(out, self.table.size - 1, out=out)
+        at = indices(base.size)
+        np.copyto(at, out)
+        np.take(self.table, at, out=out, mode="wrap")  # no index needs it; it is the fastest mode
         np.add(out, base, out=out)
 
     def to_bytes(self) -> bytes:

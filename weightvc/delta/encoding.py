@@ -18,6 +18,7 @@ from weightvc.delta.container import CHUNK, Kind
 from weightvc.delta.pair import Pair, Source, flat
 from weightvc.delta.planes import Words, words_of
 from weightvc.objects.tensors import TensorSpec
+from weightvc.util import parallel
 from weightvc.util.errors import BadInput, Corrupt, Unsupported
 from weightvc.util.text import printable
 
@@ -62,9 +63,13 @@ def _encode(pair: Pair, coder: Codec) -> Iterator[bytes]:
     yield head(coder.name, pair.spec, side=bool(side))
     if side:
         yield container.frame(side, side)
-    for index, (target, base) in enumerate(pair.read()):
+
+    def frame(index: int) -> bytes:
+        target, base = pair.chunk(index)
         body = coder.encode_chunk(index, target, base)
-        yield container.frame(body, _returned(coder, index, body, target, base).data)
+        return container.frame(body, _returned(coder, index, body, target, base).data)
+
+    yield from parallel.ahead(frame, range(pair.chunks))
 
 
 def _returned(coder: Codec, index: int, body: bytes, target: Words, base: Words | None) -> Words:

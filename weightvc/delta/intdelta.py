@@ -26,11 +26,19 @@ BIAS = {1: 0, 2: 0x80, 4: 0x808080, 8: 0x80808080808080}
 PREDICTED = 64 * 1024
 """Bytes below which no predictor is fitted: it would cost more than it saves."""
 
+WORTH = 0.9
+"""A predictor makes decoding slower, so it must make a tensor at least this much smaller."""
+
 PLANES, CHANGED, CODED = range(3)
 FEW = 2
 """A chunk of which less than one word in so many is not as predicted is coded by those words alone."""
 
+FEW_NARROW, _WIDE = 16, 4
+"""The same for words of less than 4 bytes, unless they stand in runs: picking them out takes longer than two planes."""
+
 _LENGTH = struct.Struct("<I")
+_RUNS, _ALL = 16, 0xFF
+"""Words stand in runs if less than one byte of their map in so many has ones and zeros."""
 
 
 class Predictor(Protocol):
@@ -77,8 +85,10 @@ class IntDelta:
             return plain
         sample = 0 if pair.chunks < 8 else pair.chunks // 2
         found: list[Predictor] = [*lowrank.fit(pair, sample, level), *decay.fit(pair, sample)]
-        choices = [plain, *(replace(plain, predictor=predictor) for predictor in found)]
-        return plain if len(choices) == 1 else min(choices, key=lambda choice: _cost(choice, pair, sample))
+        choices = {_cost(choice, pair, sample): choice for choice in (replace(plain, predictor=one) for one in found)}
+        if choices and min(choices) < WORTH * _cost(plain, pair, sample):
+            return choices[min(choices)]
+        return plain
 
     @classmethod
     def parse(cls, spec: TensorSpec, side: memoryview) -> Self:
@@ -102,33 +112,35 @@ class IntDelta:
         delta = words("delta", target)
         np.subtract(target, guess, out=delta)
         coded = _pack_coded(delta, values.exponents(self.dtype, guess)) if self.best else None
-        if 0 < np.count_nonzero(delta) * FEW < delta.size:
-            body = _pack_changed(delta)
-        else:
+        body = _pack_changed(delta)
+        if not body:
             np.add(delta, _bias(delta), out=delta)
             body = bytes([PLANES]) + planes.pack(delta)
         return body if coded is None or len(body) <= len(coded) else coded
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
-        guess, kind = self._guess(index, base), body[0] if body else None
+        kind = body[0] if body else None
+        if kind == CHANGED:
+            np.copyto(out, self._guess(index, base, out))
+            _add_changed(body[1:], out)
+            return
+        guess = self._guess(index, base)
         if kind == PLANES:
-            planes.unpack(body[1:], out)
-            np.subtract(out, _bias(out), out=out)
-        elif kind == CHANGED:
-            _unpack_changed(body[1:], out)
+            planes.unpack(body[1:], out, BIAS[out.itemsize])
         elif kind == CODED:
             rans.unpack(body[1:], values.exponents(self.dtype, guess), out)
         else:
             raise Corrupt(f"the chunk is coded in the unknown way {kind}")
         np.add(out, guess, out=out)
 
-    def _guess(self, index: int, base: Words | None) -> Words:
+    def _guess(self, index: int, base: Words | None, room: Words | None = None) -> Words:
+        """Return the prediction: the base's words themselves, or what stands in ``room`` or scratch after this."""
         if base is None:
             raise ValueError("an integer difference is from a base")
         if self.predictor is None:
             return base
-        guess = words("guess", base)
+        guess = words("guess", base) if room is None else room
         self.predictor.predict(index, base, guess)
         return guess
 
@@ -149,15 +161,23 @@ def _pack_coded(delta: Words, contexts: NDArray[np.uint8]) -> bytes:
 
 
 def _pack_changed(delta: Words) -> bytes:
-    """Encode which words are not zero, a bit each, and then those words."""
+    """Encode which words are not zero, a bit each, and then those words; nothing if planes of all words do better."""
     mask = delta != 0
-    changed = delta[mask]
+    count = np.count_nonzero(mask)
+    if not 0 < count * FEW < delta.size:
+        return b""
+    which = np.packbits(mask, bitorder="little")
+    runs = _in_runs(which)
+    if not runs and delta.itemsize < _WIDE and count * FEW_NARROW > delta.size:
+        return b""
+    changed = delta[mask if runs else np.flatnonzero(mask)]
     np.add(changed, _bias(changed), out=changed)
-    which = planes.pack(np.packbits(mask, bitorder="little"))
-    return b"".join((bytes([CHANGED]), _LENGTH.pack(len(which)), which, planes.pack(changed)))
+    packed = planes.pack(which)
+    return b"".join((bytes([CHANGED]), _LENGTH.pack(len(packed)), packed, planes.pack(changed)))
 
 
-def _unpack_changed(body: memoryview, out: Words) -> None:
+def _add_changed(body: memoryview, out: Words) -> None:
+    """Add what was not zero to the prediction in ``out``."""
     if len(body) < _LENGTH.size:
         raise Corrupt("the map of changed words is cut short")
     end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
@@ -170,7 +190,16 @@ def _unpack_changed(body: memoryview, out: Words) -> None:
     changed = np.empty(np.count_nonzero(mask), out.dtype)
     if not changed.size:
         raise Corrupt("the map of changed words is empty")
-    planes.unpack(body[end:], changed)
-    np.subtract(changed, _bias(changed), out=changed)
-    out[:] = 0
-    out[mask] = changed
+    planes.unpack(body[end:], changed, BIAS[out.itemsize])
+    where = mask if _in_runs(which) else np.flatnonzero(mask)
+    np.add(changed, out[where], out=changed)
+    out[where] = changed
+
+
+def _in_runs(which: NDArray[np.uint8]) -> bool:
+    """Tell whether the words of a map stand in long runs.
+
+    numpy takes those fastest by a mask, and scattered ones by their indices, even though it has to find these first.
+    """
+    whole = np.count_nonzero(which == 0) + np.count_nonzero(which == _ALL)
+    return (which.size - int(whole)) * _RUNS < which.size

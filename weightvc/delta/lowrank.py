@@ -10,7 +10,7 @@ nearest even into words. The prediction is therefore the same on every machine, 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ MAX_WIDTH = 2**18
 
 BITS = {"F32": (20, 24), "BF16": (11,), "F16": (14, 17)}
 """Bits of a factor's integers, sign included, to choose from: more of them cost room and leave smaller residues."""
+
+LOUD = 100
+"""How many times the energy of its rounding errors a difference must have: below that, factors hardly save a bit."""
 
 _HEAD = struct.Struct("<Hh")
 _EXTRA = 8
@@ -137,11 +140,16 @@ def _rank(pair: Pair, sample: int, most: int) -> int:
     """Return after how many rows of one block nothing but rounding errors is left; 0 for none, or too many.
 
     The block is made triangular by Gram-Schmidt with pivoting: each step takes the direction of the longest row that
-    is left out of all rows. A singular value decomposition would say it better and cost more than the encoding.
+    is left out of all rows. A singular value decomposition would say it better and cost more than the encoding. Most
+    blocks have no such rank; a decomposition without pivoting tells that in an eighth of the time.
     """
     left, noise = _block(pair, sample, most)
     energy = np.square(left).sum(axis=1)
-    if not np.isfinite(left).all() or energy.sum() < 24 * noise or np.count_nonzero(energy) * 8 < energy.size * 7:
+    if not np.isfinite(left).all() or energy.sum() < LOUD * noise or np.count_nonzero(energy) * 8 < energy.size * 7:
+        return 0
+    triangle = cast("Matrix", np.linalg.qr(left, mode="r"))  # its types say otherwise
+    half = len(triangle) // 2
+    if np.square(triangle[half:, half:]).sum() > 24 * noise:
         return 0
     for step in range(1, min(left.shape) // 3 + 1):
         pivot = left[energy.argmax()]

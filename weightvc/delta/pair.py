@@ -1,6 +1,6 @@
 """What a codec encodes: a tensor and, for those that use one, the base's tensor in the same place, chunk by chunk."""
 
-from collections.abc import Iterator
+import threading
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from weightvc.delta.container import CHUNK
@@ -27,9 +27,9 @@ class Source(Protocol):
 
 
 class Pair:
-    """One tensor and its base's counterpart of the same dtype and shape; used by one thread.
+    """One tensor and its base's counterpart of the same dtype and shape; any number of threads may use it.
 
-    The base may be held in memory or decoded as it is needed; the chunk that was read last is kept.
+    The base may be held in memory or decoded as it is needed; each thread keeps the chunk that it read last.
 
     Args:
         spec: The tensor's dtype and shape.
@@ -47,8 +47,7 @@ class Pair:
         self._source: Source | None = None
         if isinstance(base, Source):
             self._source = base
-            self._held = memoryview(bytearray(min(CHUNK, spec.nbytes)))
-            self._at = -1
+            self._kept = _Kept(min(CHUNK, spec.nbytes))
         elif base is not None:
             self._base = _checked(spec, base, "base")
 
@@ -67,26 +66,35 @@ class Pair:
         return words_of(self._target[index * CHUNK : (index + 1) * CHUNK], self.spec.itemsize)
 
     def base(self, index: int) -> Words:
-        """Return the base's words of one chunk, valid until another is asked for.
+        """Return the base's words of one chunk, valid until this thread asks for another.
 
         Raises:
             ValueError: there is no base.
         """
         if self._source is not None:
-            view = self._held[: self.spec.nbytes - index * CHUNK]
-            if index != self._at:
+            kept = self._kept
+            view = kept.chunk[: self.spec.nbytes - index * CHUNK]
+            if index != kept.index:
                 self._source.read_into(view, index * CHUNK)
-                self._at = index
+                kept.index = index
         elif self._base is not None:
             view = self._base[index * CHUNK : (index + 1) * CHUNK]
         else:
             raise ValueError("this tensor has no base")
         return words_of(view, self.spec.itemsize)
 
-    def read(self) -> Iterator[tuple[Words, Words | None]]:
-        """Return the words of the tensor and of the base, if there is one, chunk by chunk."""
+    def chunk(self, index: int) -> tuple[Words, Words | None]:
+        """Return the words of one chunk of the tensor and of the base, if there is one."""
         alone = self._source is None and self._base is None
-        return ((self.target(index), None if alone else self.base(index)) for index in range(self.chunks))
+        return self.target(index), None if alone else self.base(index)
+
+
+class _Kept(threading.local):
+    """The chunk of the base that each thread read last."""
+
+    def __init__(self, size: int) -> None:
+        self.chunk = memoryview(bytearray(size))
+        self.index = -1
 
 
 def flat(data: "ReadableBuffer | WriteableBuffer") -> memoryview:

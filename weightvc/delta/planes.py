@@ -7,6 +7,7 @@ Are Starving and What Can Be Done about It", CiSE 2010). zstd is RFC 8878.
 import math
 import struct
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,8 +28,9 @@ MAX_WINDOW = 8 * 2**20
 _HEAD = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
 
-_SAMPLE = 4096
+_SAMPLE, _RUNS = 4096, 16
 _SAMPLE_FROM = 16 * 1024
+_NARROW = 128  # so few values have at most 7 bits of entropy, whatever their shares
 # c·log2(c) for each count c in a sample, in units of 2**-16 bit. Integers, so that the choice between raw and zstd
 # does not hang on how a machine rounds a sum.
 _C_LOG_C = np.array([0, *(round(c * math.log2(c) * 2**16) for c in range(1, _SAMPLE + 1))], np.int64)
@@ -49,6 +51,7 @@ class _Tools(threading.local):
         self.compressor = zstandard.ZstdCompressor(compression_params=_LEVEL)
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         self.planes = np.empty(CHUNK, np.uint8)
+        self.halves = {size: np.empty(CHUNK // 2 // size, f"<u{size}") for size in (2, 4)}
 
 
 _tools = _Tools()
@@ -62,14 +65,31 @@ def words_of(data: "ReadableBuffer", itemsize: int) -> Words:
 def pack(words: Words) -> bytes:
     """Encode up to one chunk of words, at least one. Destroys the contents of ``words``, which serves as scratch."""
     planes = _tools.planes[: words.nbytes].reshape(words.itemsize, words.size)
+    _split(words, planes)
     parts: list[bytes | memoryview] = []
-    for index, plane in enumerate(planes):
-        if index:
-            np.right_shift(words, 8, out=words)
-        np.copyto(plane, words, casting="unsafe")
+    for plane in planes:
         kind, payload = _pack_plane(plane)
         parts += _HEAD.pack(kind, len(payload)), payload
     return b"".join(parts)
+
+
+def _split(words: Words, planes: NDArray[np.uint8]) -> None:
+    """Put as many lower bytes of ``words`` as there are planes into these; destroys ``words``.
+
+    By way of words of half the size: copying and shifting those costs half as much.
+    """
+    count = len(planes)
+    if count == 1:
+        np.copyto(planes[0], words, casting="unsafe")
+        return
+    if words.itemsize > count:
+        narrow: Words = _tools.halves[count][: words.size]
+        np.copyto(narrow, words, casting="unsafe")
+        words = narrow
+    half = count // 2
+    _split(words, planes[:half])
+    np.right_shift(words, 8 * half, out=words)
+    _split(words, planes[half:])
 
 
 def pack_long(array: Words) -> bytes:
@@ -99,9 +119,10 @@ def unpack_long(body: memoryview, out: Words) -> int:
 
 
 def _pack_plane(plane: NDArray[np.uint8]) -> tuple[int, bytes | memoryview]:
-    if plane.min() == plane.max():
+    spread = int(plane.max()) - int(plane.min())
+    if not spread:
         return CONSTANT, plane[:1].tobytes()
-    if not _looks_random(plane):
+    if spread < _NARROW or not _looks_random(plane):
         packed: bytes = _tools.compressor.compress(plane.data)
         if len(packed) < plane.size:
             return ZSTD, packed
@@ -112,15 +133,16 @@ def _looks_random(plane: NDArray[np.uint8]) -> bool:
     """Tell whether a sample has over 7.85 bits of order-0 entropy a byte, so that trying zstd would be a waste."""
     if plane.size < _SAMPLE_FROM:
         return False
-    # An odd step, so that it does not keep to the same columns of a matrix.
-    sample = plane[:: plane.size // _SAMPLE | 1][:_SAMPLE]
+    # Runs, since single bytes from all over the plane would take as long to fetch as the whole of it.
+    runs = plane[: plane.size // _RUNS * _RUNS].reshape(_RUNS, -1)
+    sample = runs[:, : _SAMPLE // _RUNS].reshape(-1)
     counts = np.bincount(sample, minlength=256)
     bits = int(_C_LOG_C[sample.size]) - int(_C_LOG_C[counts].sum())
     return bits * 100 > 785 * sample.size * 2**16
 
 
-def unpack(body: memoryview, out: Words) -> None:
-    """Decode what :func:`pack` made of ``out.size`` words into ``out``.
+def unpack(body: memoryview, out: Words, bias: int = 0) -> None:
+    """Decode what :func:`pack` made of ``out.size`` words, less ``bias``, into ``out``.
 
     Raises:
         Corrupt: ``body`` is anything else. What ``out`` then holds is undefined.
@@ -138,10 +160,30 @@ def unpack(body: memoryview, out: Words) -> None:
         planes.append(_unpack_plane(kind, body[start:end], out.size, f"plane {index}"))
     if end != len(body):
         raise Corrupt(f"{len(body) - end} bytes follow the last plane")
-    np.copyto(out, planes.pop())  # a constant plane has one byte and is broadcast
-    for plane in reversed(planes):
-        np.left_shift(out, 8, out=out)
-        np.bitwise_or(out, plane, out=out)
+    _merge(planes, out, bias)
+
+
+def _merge(planes: Sequence[NDArray[np.uint8]], out: Words, bias: int) -> None:
+    """Put the words of these bytes, less ``bias``, into ``out``; a constant plane has one byte."""
+    constant, above = -bias, None
+    for index, plane in reversed(list(enumerate(planes))):
+        if plane.size != out.size:
+            constant += int(plane[0]) << 8 * index
+            continue
+        if above is None:
+            np.copyto(out, plane)
+        else:
+            np.left_shift(out, 8 * (above - index), out=out)
+            np.bitwise_or(out, plane, out=out)
+        above = index
+    rest = out.dtype.type(constant % (1 << 8 * out.itemsize))
+    if above is None:
+        out.fill(rest)
+        return
+    if above:
+        np.left_shift(out, 8 * above, out=out)
+    if rest:
+        np.add(out, rest, out=out)
 
 
 def _unpack_plane(kind: int, payload: memoryview, size: int, where: str) -> NDArray[np.uint8]:

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from weightvc.delta import container
 from weightvc.delta.codec import CHUNK
 from weightvc.delta.encoding import Encoded
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.store import ObjectStore
+from weightvc.util import parallel
 from weightvc.util.errors import Corrupt
 from weightvc.util.text import printable
 
@@ -40,7 +43,7 @@ class Decoder:
             if self.encoded is None:
                 self.base.read_into(out, offset)
                 return
-            base = memoryview(bytearray(len(out)))
+            base = np.empty(len(out), np.uint8).data
             self.base.read_into(base, offset)
         if self.encoded is None:
             out[:] = base if base is not None else b""
@@ -48,17 +51,8 @@ class Decoder:
             self.encoded.decode_into(out, base if self.encoded.needs_base else None, offset)
 
     def spans(self) -> Iterator[tuple[int, memoryview]]:
-        """Return the tensor's bytes as (offset, span) pairs; each span's buffer is reused for the next."""
-        total = self.entry.spec.nbytes
-        buffer, base = (memoryview(bytearray(min(SPAN, total))) for _ in range(2))
-        for offset in range(0, total, SPAN):
-            span = buffer[: min(SPAN, total - offset)]
-            held = None
-            if self.encoded is not None and self.encoded.needs_base and self.base is not None:
-                held = base[: len(span)]
-                self.base.read_into(held, offset)
-            self.read_into(span, offset, held)
-            yield offset, span
+        """Return the tensor's bytes as (offset, span) pairs; each span's buffer is reused for a later one."""
+        return parallel.spans(self.read_into, self.entry.spec.nbytes, SPAN)
 
     def read(self) -> memoryview:
         """Return all of the tensor's bytes."""

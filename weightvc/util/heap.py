@@ -3,7 +3,7 @@
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_LARGE = 512 * 2**10
+_LARGE = 2 * 2**20  # four chunks: what is made anew for each chunk stays, or every use of it would fault its pages in
 
 
 def steady() -> None:
