@@ -42,6 +42,20 @@ def test_alphas_of_modules_count_by_whole_names_and_by_ends_after_a_dot(settings
     assert alphas == {"h.0.attn": 1, "x.h.0.attn": 4, "h.1.mlp": 32, "mlp": 64, "xmlp": 16, "hattn": 16}
 
 
+def test_dots_that_stand_for_other_characters_are_refused(settings):
+    found = settings(alpha_pattern={"q.proj": 2, r"v\.proj": 3, "k.proj": 4})
+
+    found.refuse_expressions(["h.0.k.proj", "h.0.v_proj"], "DIR")
+    with pytest.raises(BadInput, match=r"DIR: alpha_pattern names modules by regular expressions: q\.proj"):
+        found.refuse_expressions(["h.0.q_proj"], "DIR")
+
+
+def test_the_rank_of_all_factors_is_known_where_no_pattern_says_otherwise(settings):
+    assert settings().rank == 8
+    assert settings(rank_pattern={"q": 4}).rank is None
+    assert settings(r=None).rank is None
+
+
 def test_what_peft_writes_beside_it_is_no_hindrance(settings):
     found = settings(
         auto_mapping={"base_model_class": "BertModel"}, base_model_name_or_path="x", bias="all", eva_config={"rho": 2},
@@ -78,6 +92,7 @@ def test_what_peft_writes_beside_it_is_no_hindrance(settings):
         ({"alpha_pattern": [1]}, "alpha_pattern maps no module names to numbers"),
         ({"alpha_pattern": {"a": None}}, "alpha_pattern of a is no finite number: None"),
         ({"alpha_pattern": {"h.(0|1)": 2, "a.*b": 3}}, "names modules by regular expressions: h.(0|1), a.*b"),
+        ({"alpha_pattern": {f"m{at}": 1 for at in range(10_001)}}, "has 10001 entries, more than the limit of 10000"),
         ({"use_rslora": 1}, "use_rslora is neither true nor false"),
     ],
 )  # fmt: skip
@@ -145,7 +160,8 @@ def test_factors_are_told_from_other_tensors():
     ("names", "words"),
     [
         (["h.lora_A.weight"], "DIR: factors without their other half: h.lora_A.weight"),
-        (["h.lora_A.weight", "h.lora_embedding_B"], "factors without their other half"),
+        (["h.lora_A.weight", "h.lora_embedding_B"], "DIR: several factors of h"),
+        (["h.lora_A.weight", "base_model.model.h.lora_A.weight"], "DIR: several factors of h"),
         (["h.lora_magnitude_vector"], "DIR: h.lora_magnitude_vector is no factor of a plain LoRA"),
         (["h.lora_B.bias"], "h.lora_B.bias is no factor"),
     ],

@@ -127,7 +127,7 @@ def test_two_adapters_and_a_model_add_up(repo, models, tmp_path):
     one, two = pair("h.0.q", 8, 8), pair("h.0.q", 8, 8, rank=3, seed=9)
     tuned = models.tuned(BASE, 3)
     repo.put("one", write(tmp_path / "one", one))
-    repo.put("two", write(tmp_path / "two", two, use_rslora=True))
+    repo.put("two", write(tmp_path / "two", two, use_rslora=True, r=3))
     repo.put("full", models.write(tmp_path / "full", tuned))
 
     merged = dense(repo, models, tmp_path / "out", "--method", "task_arithmetic")
@@ -185,6 +185,17 @@ def test_a_square_matrix_is_not_turned_unless_the_settings_say_so(repo, models, 
     assert_near(merged["h.0.q.weight"], BASE["h.0.q.weight"].double() + 3.0 * product(*tensors.values()))
 
 
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_square_matrix_goes_the_way_of_its_nearest_sibling_whatever_the_settings_say(repo, models, tmp_path, flag):
+    tensors = pair("h.0.q", 8, 8) | pair("h.0.turned", 24, 8) | pair("tail", 700, 900)
+    repo.put("lora", write(tmp_path / "lora", tensors, fan_in_fan_out=flag))
+
+    merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
+
+    assert_near(merged["h.0.q.weight"], BASE["h.0.q.weight"].double() + 3.0 * product(*factors(tensors, "h.0.q")).T)
+    assert_near(merged["tail.weight"], BASE["tail.weight"].double() + 3.0 * product(*factors(tensors, "tail")))
+
+
 def test_alphas_of_modules(repo, models, tmp_path):
     tensors = pair("h.0.q", 8, 8) | pair("tail", 700, 900)
     repo.put("lora", write(tmp_path / "lora", tensors, alpha_pattern={"h.0.q": 1}))
@@ -218,7 +229,7 @@ def test_saved_modules_biases_and_new_heads(repo, models, tmp_path):
 
 def test_names_match_after_a_prefix_of_the_base(repository, models, tmp_path):
     repo = repository(models.write(tmp_path / "base", {f"bert.{name}": tensor for name, tensor in BASE.items()}))
-    tensors = pair("h.0.q", 8, 8) | pair("h.0.turned", 24, 8)
+    tensors = pair("h.0.q", 8, 8) | pair("h.0.up", 20, 8)
     added = repo.put("lora", write(tmp_path / "lora", tensors))
 
     merged = dense(repo, models, tmp_path / "out", "--tasks", "lora", "--dtype", "base")
@@ -235,6 +246,18 @@ def test_an_embedding_saved_beside_its_update_is_the_bases_own(repo, tmp_path):
 
     assert added["tensors"] == {"same": 1, "delta": 0, "added": 0, "removed": 0, "reshaped": 0, "updated": 1}
     assert repo.json("diff", "lora")["total"]["changed_a"] == 1
+
+
+def test_an_embedding_saved_in_a_wider_dtype_is_the_bases_own_all_the_same(repository, models, tmp_path):
+    half = BASE | {"wte.weight": BASE["wte.weight"].bfloat16()}
+    repo = repository(models.write(tmp_path / "base", half))
+    tensors = pair("wte", 8, 30, embedding=True)
+    tensors["base_model.model.wte.base_layer.weight"] = half["wte.weight"].float()
+
+    added = repo.put("lora", write(tmp_path / "lora", tensors))
+
+    assert (added["tensors"]["updated"], added["tensors"]["reshaped"]) == (1, 1)
+    assert any("it moves wte.weight: where the model ties other tensors to that" in note for note in added["notes"])
 
 
 def test_a_tie_of_the_base_is_cut_where_an_adapter_updates_one_end(repository, models, tmp_path):
@@ -289,6 +312,25 @@ def test_reverting_an_adapter_leaves_no_trace_of_it(repo, models, tmp_path):
 
     assert done["unproved"] == []
     models.assert_same(models.read(tmp_path / "model"), models.read(tmp_path / "before"))
+
+
+def test_a_directory_stays_a_model_when_an_adapter_is_all_that_is_left_of_it(repo, models, tmp_path):
+    repo.put("lora", write(tmp_path / "lora", pair("tail", 700, 900)))
+    repo.put("full", models.write(tmp_path / "full", models.tuned(BASE, 3)))
+    repo.wvc("recipe", "save", "prod", "--tasks", "lora,full=0.5")
+    repo.wvc("commit", "-m", "Save it")
+    for options in (("-o", "all"), ("--tasks", "full,lora", "-o", "some"), ("--recipe", "prod", "-o", "named")):
+        repo.wvc("checkout", *options[:-1], tmp_path / options[-1])
+    wanted = dense(repo, models, tmp_path / "wanted", "--tasks", "lora", "--dtype", "base")
+
+    assert repo.json("revert", "full", "-m", "Take it out")["unproved"] == []
+
+    for name in ("all", "some", "named"):
+        models.assert_same(models.read(tmp_path / name), wanted)
+        assert repo.json("verify", tmp_path / name, "--replay")["ok"]
+    assert "out of date" not in repo.wvc("status")
+    models.assert_same(dense(repo, models, tmp_path / "anew"), wanted)
+    models.assert_same(dense(repo, models, tmp_path / "recipe", "--recipe", "prod"), wanted)
 
 
 def test_the_same_factors_at_another_scale_are_another_version(repo, tmp_path):
@@ -367,11 +409,61 @@ def test_a_merge_in_the_bases_own_dtypes_casts_nothing(repo, models, tmp_path):
     assert repo.json("checkout", "--tasks", "", "--dtype", "base", "-o", tmp_path / "base")["exact"]
 
 
+def test_ranks_beyond_the_matrix_are_measured_without_their_gram_matrix(repo, tmp_path):
+    tensors = pair("h.0.q", 8, 8, rank=4000)
+    small = {name: 0.05 * factor for name, factor in tensors.items()}
+
+    added = repo.put("lora", write(tmp_path / "lora", small, r=4000))
+    row = repo.json("diff", "lora")["total"]
+
+    assert added["relative_norm"] == pytest.approx(row["norm_a"], rel=0.2)
+
+
+def test_factors_that_are_not_finite_are_stored_if_asked_for_and_never_merged(repo, tmp_path):
+    tensors = pair("h.0.q", 8, 8)
+    next(iter(tensors.values()))[0, 0] = math.nan
+    source = write(tmp_path / "lora", tensors)
+    assert "holds 1 non-finite values" in repo.run("add", source, "--task", "lora").err
+    repo.put("lora", source, "--allow-nonfinite", "--force-base")
+
+    ran = repo.run("checkout", "--tasks", "lora", "--dtype", "base", "-o", tmp_path / "out")
+
+    assert ran.code == 3
+    assert "tensor h.0.q.weight: a task updates it by factors that hold NaN or infinity" in ran.err
+
+
+def test_weights_of_an_adapter_without_its_settings_are_refused(repo, refused, tmp_path):
+    tensors = pair("h.0.q", 8, 8) | {"h.0.q.bias": BASE["h.0.q.bias"] + 0.1}
+    save_file(tensors, tmp_path / "lone.safetensors")
+
+    refused(
+        repo, 3, "add", tmp_path / "lone.safetensors", "--task", "x",
+        says="holds factors of a LoRA, and no adapter_config.json that says what they mean",
+        hint="give the adapter's directory, or pass --force-base to store it whole",
+    )  # fmt: skip
+
+
+def test_names_that_fit_the_base_in_two_ways_are_refused(repository, refused, models, tmp_path):
+    base = {f"{side}.{name}": tensor.clone() for side in ("enc", "dec") for name, tensor in BASE.items()}
+    repo = repository(models.write(tmp_path / "base", base))
+    says = "its names fit the base's after dec., enc. alike"
+
+    refused(repo, 3, "add", write(tmp_path / "lora", pair("h.0.q", 8, 8)), "--task", "lora", says=says)
+    refused(repo, 3, "add", models.write(tmp_path / "full", models.tuned(BASE, 1)), "--task", "full", says=says)
+
+
 BAD = {
-    "unknown": (pair("h.9.q", 8, 8), "updates modules that the base does not have: h.9.q"),
+    "alpha": (pair("h.0.q", 8, 8), "is inf times as large as the base itself", {"lora_alpha": 1e200}),
+    "dots": (
+        pair("tail", 700, 900),
+        "alpha_pattern names modules by regular expressions: t.il",
+        {"alpha_pattern": {"tail": 2, "t.il": 1}},
+    ),
+    "another rank": (pair("h.0.q", 8, 8, rank=3), "lora_A.weight has rank 3, adapter_config.json says 2"),
+    "unknown": (pair("h.9.q", 8, 8), "updates modules that the base does not have by name: h.9.q"),
     "shape": (pair("h.0.up", 21, 8), "the update of h.0.up.weight has the shape [21, 8], the base's tensor is BF16"),
     "turned": (pair("wte", 30, 8, embedding=True), "the update of wte.weight has the shape [30, 8], the base's tensor"),
-    "integers": (pair("steps", 3, 1), "updates modules that the base does not have: steps"),
+    "integers": (pair("steps", 3, 1), "updates modules that the base does not have by name: steps"),
     "rank": (
         {"h.0.q.lora_A.weight": normal(2, 8), "h.0.q.lora_B.weight": normal(8, 3)},
         "h.0.q.lora_A.weight F32 [2, 8] and h.0.q.lora_B.weight F32 [8, 3] are not the factors of an update",
@@ -399,8 +491,9 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_adapters_that_fit_no_base_are_refused(repo, refused, tmp_path, kind):
-    tensors, says = BAD[kind]
-    refused(repo, 3, "add", write(tmp_path / "lora", tensors), "--task", "lora", says=says)
+    tensors, says, *changes = BAD[kind]
+    settings = {key: value for change in changes for key, value in change.items()}
+    refused(repo, 3, "add", write(tmp_path / "lora", tensors, **settings), "--task", "lora", says=says)
 
 
 def test_an_adapter_is_no_base(wvc, tmp_path):

@@ -8,8 +8,9 @@ with LoRA", arXiv 2312.03732 (alpha over the root of the rank).
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -61,6 +62,8 @@ _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to initialize the factors that leave the base's weights alone."""
 
 _LITERAL = re.compile(r"\^?(?:[\w-]|\\?\.)+\Z", re.ASCII)
+_MOST = 10_000
+"""Entries of a pattern."""
 MERGE = "merge it into its base with peft's merge_and_unload, save that, and add it"
 """What to do with an adapter that is not read."""
 
@@ -71,20 +74,41 @@ class Adapter:
 
     Attributes:
         alpha: The numerator of the scale, for modules that ``alphas`` does not name.
-        alphas: Module names, or their ends after a dot, to alphas; the first that matches counts.
+        alphas: Module names, or their ends after a dot, to alphas; the first that matches counts. A key that begins
+            with ``^`` is a whole name.
+        rank: Of all factors, where no pattern says otherwise; ``None`` if one does, or nothing is said.
         rooted: Whether the scale is alpha over the root of the rank (rsLoRA).
         fan_in_fan_out: Whether the base's matrices have their inputs in rows, where their shape does not say.
     """
 
     alpha: float
     alphas: Mapping[str, float]
+    rank: int | None
     rooted: bool
     fan_in_fan_out: bool
 
     def scale(self, module: str, rank: int) -> float:
         """Return the factor of B·A for a module, by its name in the base, and the rank of its factors."""
-        alpha = next((value for key, value in self.alphas.items() if _names(key, module)), self.alpha)
+        found = [self._places[end] for end in _ends(module) if end in self._places]
+        alpha = min(found)[1] if found else self.alpha
         return alpha / (math.sqrt(rank) if self.rooted else rank)
+
+    @cached_property
+    def _places(self) -> Mapping[str, tuple[int, float]]:
+        """The place of each key and its alpha, by the name that it spells."""
+        places: dict[str, tuple[int, float]] = {}
+        for at, (key, alpha) in enumerate(self.alphas.items()):
+            places.setdefault(key.replace("\\.", "."), (at, alpha))
+        return places
+
+    def refuse_expressions(self, modules: Collection[str], where: str) -> None:
+        """Raise :class:`BadInput` for a key that means a module only if its dots stand for any character."""
+        known = {end for module in modules for end in _ends(module)}
+        lines = "\n".join(modules)
+        for key in self.alphas:
+            plain = key.replace("\\.", ".")
+            if plain not in known and re.search(rf"^(?:.*\.)?{key.removeprefix('^')}$", lines, re.MULTILINE):
+                raise _expressions(where, [key])
 
 
 @dataclass(frozen=True)
@@ -114,14 +138,15 @@ def read(root: Path) -> Adapter:
     alphas = config.get("alpha_pattern") or {}
     if not isinstance(alphas, dict):
         raise BadInput(f"{where}: alpha_pattern maps no module names to numbers", "correct it")
+    if len(alphas) > _MOST:
+        raise BadInput(f"{where}: alpha_pattern has {len(alphas)} entries, more than the limit of {_MOST}", MERGE)
     if odd := [key for key in alphas if not _LITERAL.match(key)]:
-        raise BadInput(
-            f"{where}: alpha_pattern names modules by regular expressions: {listed(odd)}",
-            "write the modules' names out, each with its alpha",
-        )
+        raise _expressions(where, odd)
+    rank = config.get("r")
     return Adapter(
         _number(config.get("lora_alpha", 8), "lora_alpha", where),
         {key: _number(value, f"alpha_pattern of {printable(key)[:80]}", where) for key, value in alphas.items()},
+        rank=rank if type(rank) is int and not config.get("rank_pattern") else None,
         rooted=_flag(config, "use_rslora", where),
         fan_in_fan_out=_flag(config, "fan_in_fan_out", where),
     )
@@ -162,10 +187,27 @@ def _flag(config: Mapping[str, Json], key: str, where: str) -> bool:
     return value
 
 
-def _names(key: str, module: str) -> bool:
-    """Tell whether a literal key of a pattern means the module: its whole name, or its end after a dot."""
-    name = key.removeprefix("^").replace("\\.", ".")
-    return module == name or (not key.startswith("^") and module.endswith("." + name))
+def _expressions(where: str, keys: list[str]) -> BadInput:
+    return BadInput(
+        f"{where}: alpha_pattern names modules by regular expressions: {listed(keys)}",
+        "write the modules' names out, each with its alpha",
+    )
+
+
+def _ends(module: str) -> Iterator[str]:
+    """Return the keys of a pattern that mean a module: its name after ``^``, and its ends after a dot."""
+    yield f"^{module}"
+    at = -1
+    while True:
+        yield module[at + 1 :]
+        at = module.find(".", at + 1)
+        if at < 0:
+            return
+
+
+def is_factor(name: str) -> bool:
+    """Tell whether a tensor is a factor of a LoRA, by its name."""
+    return name.endswith(tuple(_FACTORS))
 
 
 def sort(names: Iterable[str], where: str) -> tuple[dict[str, Factors], dict[str, str]]:
@@ -189,7 +231,11 @@ def sort(names: Iterable[str], where: str) -> tuple[dict[str, Factors], dict[str
         ending = next((ending for ending in _FACTORS if plain.endswith(ending)), None)
         if ending is not None:
             role, embedding = _FACTORS[ending]
-            found.setdefault((plain.removesuffix(ending), embedding), {})[role] = name
+            module = plain.removesuffix(ending)
+            pair = found.setdefault((module, embedding), {})
+            if role in pair or (module, not embedding) in found:
+                raise BadInput(f"{where}: several factors of {printable(module)}", "save the adapter again")
+            pair[role] = name
         elif ".lora_" in plain:
             raise BadInput(f"{where}: {printable(name)} is no factor of a plain LoRA", MERGE)
         else:

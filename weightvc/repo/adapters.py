@@ -10,14 +10,20 @@ from weightvc.checkpoint import adapter as adapters
 from weightvc.checkpoint.adapter import Adapter, Factors
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import values
+from weightvc.merge.params import named
+from weightvc.merge.table import OTHER
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.tensors import MERGED, TensorSpec, tensor_digest
 from weightvc.objects.updates import Update, product
+from weightvc.repo import orientation
 from weightvc.repo.align import Alignment, align
+from weightvc.repo.decode import Decoder, Reader
 from weightvc.util.errors import BadInput
 from weightvc.util.text import counted, listed, printable
 
 _HINT = "check that it is an adapter of this repository's base, as the base was when the adapter was trained"
+_ROWS = 2**20
+"""Elements of a product that are computed at a time."""
 
 
 def match(checkpoint: Checkpoint, base: Mapping[str, TensorSpec]) -> Alignment:
@@ -46,41 +52,76 @@ def match(checkpoint: Checkpoint, base: Mapping[str, TensorSpec]) -> Alignment:
         {name: _unordered(name, spec.shape) for name, spec in base.items()},
     )
     if lacking := [module for module in factors if f"{module}.weight" not in matched.names]:
-        raise BadInput(f"{where}: updates modules that the base does not have: {listed(lacking)}", _HINT)
-    updates = [
-        _update(checkpoint, checkpoint.adapter, module, pair, base[matched.names[f"{module}.weight"]])
+        raise BadInput(
+            f"{where}: updates modules that the base does not have by name: {listed(lacking)}",
+            f"{_HINT}; if the base ties them to other tensors, {adapters.MERGE}",
+        )
+    checkpoint.adapter.refuse_expressions(factors, where)
+    fitting = {
+        module: _fitting(checkpoint, checkpoint.adapter, module, pair, base[matched.names[f"{module}.weight"]])
         for module, pair in factors.items()
-    ]
+    }
+    updates = orientation.settle(fitting, turned=checkpoint.adapter.fan_in_fan_out)
     names = {name: matched.names[plain] for name, plain in others.items() if plain in matched.names}
     return replace(matched, names=names, updates=tuple(sorted(updates, key=lambda update: update.of)))
 
 
-def refuse_both(checkpoint: Checkpoint, matched: Alignment, base: Manifest) -> None:
+def refuse_both(checkpoint: Checkpoint, matched: Alignment, base: Manifest, reader: Reader) -> None:
     """Raise :class:`BadInput` if an adapter updates a tensor of the base that it also replaces by another.
 
-    Peft saves the tensor of an updated embedding beside the update; that is the base's own.
+    Peft saves the tensor of an updated embedding beside the update; that is the base's own, perhaps in a wider dtype.
     """
     updated = {update.of for update in matched.updates}
     for name, other in matched.names.items():
         if other in updated:
             spec = checkpoint.tensors[name]
-            if tensor_digest(spec.dtype, spec.shape, checkpoint.read(name)) != base.by_name[other].digest:
+            same = tensor_digest(spec.dtype, spec.shape, checkpoint.read(name)) == base.by_name[other].digest
+            if not same and not _widened(checkpoint, spec, reader.open(base.by_name[other])):
                 where = printable(str(checkpoint.path))
                 raise BadInput(f"{where}: both replaces and updates {printable(other)}", adapters.MERGE)
 
 
+def _widened(checkpoint: Checkpoint, spec: TensorSpec, base: Decoder) -> bool:
+    """Tell whether a tensor has the base's numbers in another dtype."""
+    other = base.entry.spec
+    if spec.shape != other.shape or not {spec.dtype, other.dtype} <= MERGED:
+        return False
+    data, step = checkpoint.read(spec.name), spec.itemsize
+    for offset, span in base.spans():
+        at = offset // other.itemsize * step
+        mine = values.to_float(spec.dtype, data[at : at + len(span) // other.itemsize * step])
+        if not np.array_equal(mine, values.to_float(other.dtype, span)):
+            return False
+    return True
+
+
 def square(checkpoint: Checkpoint, update: Update) -> float:
-    """Return the squared Frobenius norm of an update: ‖s·B·A‖² = s²·tr((BᵀB)(AAᵀ)), without making the product."""
+    """Return the squared Frobenius norm of an update.
+
+    ‖s·B·A‖² = s²·tr((BᵀB)(AAᵀ)), which needs no product; where the rank is so large that the product is smaller, it is
+    made some rows at a time.
+    """
     a, b = factors_of(checkpoint, update)
     with np.errstate(all="ignore"):
-        return float(np.sum((b.T @ b) * (a @ a.T))) * update.scale**2
+        if len(a) ** 2 <= len(b) * a.shape[1]:
+            total = float(np.sum((b.T @ b) * (a @ a.T)))
+        else:
+            step = max(1, _ROWS // max(1, a.shape[1]))
+            total = sum(float(np.sum((b[at : at + step] @ a) ** 2)) for at in range(0, len(b), step))
+        return float(np.float64(total) * np.float64(update.scale) ** 2)
 
 
-def describe(checkpoint: Checkpoint, updates: tuple[Update, ...]) -> list[str]:
+def describe(checkpoint: Checkpoint, matched: Alignment, base: Mapping[str, TensorSpec]) -> list[str]:
     """Say what an adapter updates, and by which ranks."""
+    updates = matched.updates
     ranks = sorted({checkpoint.tensors[update.a].shape[0] for update in updates})
     what = f"a LoRA adapter of rank {listed(list(map(str, ranks)))}, kept as it is"
-    return [f"{what}: it updates {counted(len(updates), 'tensor')} of the base"]
+    said: list[str] = [f"{what}: it updates {counted(len(updates), 'tensor')} of the base"]
+    touched = sorted({*(update.of for update in updates), *matched.names.values()})
+    if tables := [name for name in touched if len(base[name].shape) == 2 and named(name, OTHER)]:
+        what = f"it moves {listed(tables)}: where the model ties other tensors to that, a merge moves them too"
+        said.append(f"{what}, and peft's own merge may not")
+    return said
 
 
 def factors_of(checkpoint: Checkpoint, update: Update) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -107,22 +148,29 @@ def _shape(checkpoint: Checkpoint, pair: Factors, where: str) -> tuple[int, ...]
         raise BadInput(
             f"{where}: {printable(a.name)} {a.dtype} {list(a.shape)} and {printable(b.name)} {b.dtype} "
             f"{list(b.shape)} are not the factors of an update",
-            "save the adapter again",
+            adapters.MERGE,
+        )
+    wanted = checkpoint.adapter.rank if checkpoint.adapter else None
+    if wanted not in (None, a.shape[0]):
+        raise BadInput(
+            f"{where}: {printable(a.name)} has rank {a.shape[0]}, {adapters.CONFIG} says {wanted}",
+            "correct one of them",
         )
     return shape
 
 
-def _update(checkpoint: Checkpoint, settings: Adapter, module: str, pair: Factors, base: TensorSpec) -> Update:
+def _fitting(
+    checkpoint: Checkpoint, settings: Adapter, module: str, pair: Factors, base: TensorSpec
+) -> tuple[Update, ...]:
+    """Return the updates that a module's factors can stand for: one, or both orientations of a square matrix."""
     a, b = (checkpoint.tensors[name] for name in (pair.a, pair.b))
     scale = settings.scale(module, a.shape[0])
-    plain, turned = (Update(base.name, pair.a, pair.b, scale, transposed) for transposed in (False, True))
-    fitting = [update for update in (plain, turned) if update.fits(base, a, b)]
-    if pair.embedding:
-        fitting = [update for update in fitting if update.transposed]
+    found = (Update(base.name, pair.a, pair.b, scale, turned) for turned in (False, True))
+    fitting = [update for update in found if update.fits(base, a, b) and (update.transposed or not pair.embedding)]
     if not fitting:
         raise BadInput(
             f"{printable(str(checkpoint.path))}: the update of {printable(base.name)} has the shape "
             f"{list(_shape(checkpoint, pair, ''))}, the base's tensor is {base.dtype} {list(base.shape)}",
             _HINT,
         )
-    return fitting[-1] if settings.fan_in_fan_out else fitting[0]
+    return tuple(fitting)

@@ -14,12 +14,14 @@ class Alignment:
 
     ``prefix`` is the constant name prefix (``"bert."``) that only ``side`` carries; both are empty when names
     match as they are. ``updates`` are an adapter's, sorted by the base's names; its factors have no counterpart.
+    ``rivals`` are the prefixes that match as many tensors, where several do.
     """
 
     names: Mapping[str, str]
     prefix: str = ""
     side: str = ""
     updates: tuple[Update, ...] = ()
+    rivals: tuple[str, ...] = ()
 
 
 def align(task: Mapping[str, TensorSpec], base: Mapping[str, TensorSpec]) -> Alignment:
@@ -31,18 +33,16 @@ def align(task: Mapping[str, TensorSpec], base: Mapping[str, TensorSpec]) -> Ali
     direct = sum(1 for name, spec in task.items() if _fits(spec, base.get(name)))
     on_base = _prefixes(base, task)
     on_task = _prefixes(task, base)
-    count, _, side, prefix = max(
-        [(direct, 0, "", "")]
-        + [(n, -len(p), "base", p) for p, n in on_base.items()]
-        + [(n, -len(p), "task", p) for p, n in on_task.items()],
-        key=lambda item: (item[0], item[1], item[2]),
-    )
+    sides = (("base", on_base), ("task", on_task))
+    found = [(n, -len(p), side, p) for side, prefixes in sides for p, n in prefixes.items()]
+    count, _, side, prefix = max([(direct, 0, "", ""), *found])
+    rivals = tuple(sorted(other for n, _, _, other in found if n == count > direct))
     if count <= direct:
         side = prefix = ""
     names = {name: wanted for name in task if (wanted := _rename(name, side, prefix)) in base}
     taken = set(names.values())
     names |= {name: name for name in task if name not in names and name in base and name not in taken}
-    return Alignment(names, prefix, side)
+    return Alignment(names, prefix, side, rivals=rivals if len(rivals) > 1 else ())
 
 
 def _fits(spec: TensorSpec, other: TensorSpec | None) -> bool:

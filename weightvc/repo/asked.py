@@ -56,7 +56,8 @@ def remains(request: Request, recipe: Recipe, gone: Collection[str]) -> Request:
         gone: The names of the tasks.
     """
     if request.tasks is not None:
-        return replace(request, tasks=tuple(str(w) for w in parse_tasks(request.tasks) if w.task not in gone))
+        tasks = tuple(str(w) for w in parse_tasks(request.tasks) if w.task not in gone)
+        return replace(request, tasks=tasks, dtype=recipe.dtype)
     if request.rev == "HEAD" and (request.recipe is None or is_task_name(request.recipe)):
         return request
     tasks = tuple(map(str, recipe.tasks))

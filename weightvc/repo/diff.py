@@ -256,8 +256,6 @@ def _apart(task: Manifest, base: Manifest) -> dict[str, str]:
 def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
     request = Request(recipe=label) if label in state.recipes else Request(rev=label)
     resolved = _same_base(resolve.resolve(repo, request), state)
-    if resolved.exact is not None and resolved.exact.updates:
-        return _task(Reader(repo.store, state.base), state.base, resolved.exact, label)
     builder = Builder(repo, resolved, device="cpu", jobs=1)
     work = stack.enter_context(builder.materializer(builder.plan))
     work.prepare(SILENT)

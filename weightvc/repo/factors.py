@@ -8,6 +8,8 @@ from torch import Tensor
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.updates import Update
 from weightvc.repo.decode import Reader
+from weightvc.util.errors import Conflict
+from weightvc.util.text import printable
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The torch dtypes of mergeable tensors."""
@@ -50,6 +52,11 @@ class Factors:
     def open(cls, reader: Reader, low: LowRank, device: torch.device) -> "Factors":
         """Decode the factors of a task's update to ``device``, where the products will be computed."""
         a, b = (_numbers(reader, entry, device) for entry in (low.a, low.b))
+        if not all(bool(factor.isfinite().all()) for factor in (a, b)):
+            raise Conflict(
+                f"tensor {printable(low.update.of)}: a task updates it by factors that hold NaN or infinity",
+                "leave that task out, or check it out alone",
+            )
         rank = low.a.spec.shape[0]
         return cls(low.update, a.reshape(rank, -1), b.reshape(-1, rank))
 

@@ -62,7 +62,9 @@ def _followed(repo: Handle, lock: Lock, state: State, path: Path) -> tuple[str |
 
 def _recipes(state: State) -> dict[str, Recipe]:
     """Return the default recipe and the named ones, with all parameters of their methods."""
-    return {name: complete(recipe) for name, recipe in {"": state.default_recipe(), **state.recipes}.items()}
+    return {
+        name: complete(state.model(recipe)) for name, recipe in {"": state.default_recipe(), **state.recipes}.items()
+    }
 
 
 def complete(recipe: Recipe) -> Recipe:

@@ -202,7 +202,7 @@ class Rebuild:
     def _resolve(self, target: Target, state: State) -> Resolved:
         if target.lock is not None:
             return resolve.pinned(self._repo, target.lock, self._names(target))
-        return resolve.pin(self._repo, state, target.recipe)
+        return resolve.pin(self._repo, state, state.model(target.recipe))
 
     def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:
         shard = DEFAULT_SHARD if target.lock is None else target.lock.max_shard_size

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from weightvc.checkpoint.adapter import is_factor
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import values
 from weightvc.delta.codec import CHUNK
@@ -16,7 +17,7 @@ from weightvc.repo.align import Alignment
 from weightvc.repo.decode import Reader
 from weightvc.repo.repository import Handle
 from weightvc.util.errors import BadInput
-from weightvc.util.text import Note, printable
+from weightvc.util.text import Note, listed, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -43,22 +44,32 @@ def match(
     """
     specs = {entry.spec.name: entry.spec for entry in base.tensors}
     matched = adapters.match(checkpoint, specs)
-    adapters.refuse_both(checkpoint, matched, base)
-    relative = _relative_norm(checkpoint, repo, base, matched)
+    reader = Reader(repo.store, base)
+    adapters.refuse_both(checkpoint, matched, base, reader)
+    relative = _relative_norm(checkpoint, reader, base, matched)
     if not force:
+        if matched.rivals:
+            raise BadInput(
+                f"{path}: its names fit the base's after {listed(list(matched.rivals))} alike",
+                "rename its tensors as the base's, or pass --force-base to take the first",
+            )
+        if checkpoint.adapter is None and any(map(is_factor, checkpoint.tensors)):
+            raise BadInput(
+                f"{path}: holds factors of a LoRA, and no adapter_config.json that says what they mean",
+                "give the adapter's directory, or pass --force-base to store it whole",
+            )
         pairs = [(checkpoint.tensors[name], specs[other]) for name, other in matched.names.items()]
         _refuse_unrelated(path, pairs, relative, adapter=checkpoint.adapter is not None)
-    return matched, relative
+    return matched, relative if relative is None or math.isfinite(relative) else None
 
 
-def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, matched: Alignment) -> float | None:
+def _relative_norm(checkpoint: Checkpoint, reader: Reader, base: Manifest, matched: Alignment) -> float | None:
     """Estimate the norm of the task vector over that of the base, from a few chunks of every matching tensor.
 
     An adapter leaves the other tensors of the base as they are: they count too. The norms of its updates are exact.
     """
-    reader = Reader(repo.store, base)
     own = {other: name for name, other in matched.names.items()}
-    moved = math.fsum(adapters.square(checkpoint, update) for update in matched.updates)
+    moved = sum(adapters.square(checkpoint, update) for update in matched.updates)
     held = 0.0
     for entry in base.tensors if matched.updates else [base.by_name[other] for other in own]:
         name, kind = own.get(entry.spec.name), entry.spec
@@ -77,7 +88,9 @@ def _relative_norm(checkpoint: Checkpoint, repo: Handle, base: Manifest, matched
                 delta = tuned - start
                 moved += float(np.dot(delta, delta)) * chunks / len(picked)
                 held += float(np.dot(start, start)) * chunks / len(picked)
-    return math.sqrt(moved / held) if held > 0 and math.isfinite(moved) else None
+    if held <= 0 or math.isnan(moved) or not (math.isfinite(moved) or checkpoint.adapter):
+        return None
+    return math.sqrt(moved / held)
 
 
 def _refuse_unrelated(
@@ -92,7 +105,7 @@ def _refuse_unrelated(
     if named and not adapter and named - odd < COMPARABLE * named:
         raise _incomparable(unlike, odd, f"{path}: {100 * odd / named:.0f} % of its values")
     if relative is not None and relative > UNRELATED:
-        raise BadInput(f"{path}: the task vector is {relative:.2f} times as large as the base itself", hint)
+        raise BadInput(f"{path}: the task vector is {relative:.3g} times as large as the base itself", hint)
 
 
 def _incomparable(unlike: Sequence[tuple[TensorSpec, TensorSpec]], odd: int, share: str) -> BadInput:
@@ -135,7 +148,7 @@ def notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[st
         side = "the base" if matched.side == "base" else "this checkpoint"
         said.append(f"names matched after the prefix {printable(matched.prefix)!r} that only {side} carries")
     if matched.updates:
-        said += adapters.describe(checkpoint, matched.updates)
+        said += adapters.describe(checkpoint, matched, {entry.spec.name: entry.spec for entry in base.tensors})
     factors = {name for update in matched.updates for name in (update.a, update.b)}
     new = [name for name in checkpoint.tensors if name not in matched.names and name not in factors]
     if new:

@@ -113,6 +113,8 @@ def pinned(
 ) -> Resolved:
     """Return a lock's recipe, less the tasks ``without``, on the very task versions that it pins.
 
+    What was a model stays one: :meth:`weightvc.repo.state.State.model`.
+
     They come from the first of ``revs`` that has them all; ``None`` stands for the commit that the lock names.
 
     Raises:
@@ -127,6 +129,8 @@ def pinned(
             continue
         held = {name: state.tasks[name].version for name in wanted if name in state.tasks}
         if held == wanted and state.base.version == lock.base:
+            if lock.recipe.exact_task is None:
+                recipe = state.model(recipe)
             tasks = tuple(state.tasks[weighted.task] for weighted in recipe.tasks)
             return Resolved(state, recipe, table.create(recipe.method, recipe.params), tasks)
     names = ", ".join(printable(name) for name in wanted) or "the base"
@@ -155,12 +159,13 @@ def wanted(repo: Handle, state: State, request: Request) -> Recipe:
             recipe = replace(recipe, tasks=parse_tasks(request.tasks))
     if request.method is not None and request.method != recipe.method:
         recipe = replace(recipe, method=request.method, params={})
-    return replace(
+    recipe = replace(
         recipe,
         params={**recipe.params, **(request.params or {})},
         dtype=request.dtype or recipe.dtype,
         on_int_mismatch=request.on_int_mismatch or recipe.on_int_mismatch,
     )
+    return recipe if request.tasks is not None else state.model(recipe)
 
 
 def _named(repo: Handle, state: State, name: str) -> Recipe:

@@ -1,13 +1,13 @@
 """What a revision holds: the tracked files are the whole truth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from weightvc.objects.config import Config
 from weightvc.objects.ids import is_task_name
 from weightvc.objects.manifest import Manifest
-from weightvc.objects.recipe import Recipe, Weighted
+from weightvc.objects.recipe import OWN, Recipe, Weighted
 from weightvc.objects.removal import Removal
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle, recipe_path
 from weightvc.util.errors import BadInput, Corrupt, Missing, NotARepository, NotFound
@@ -62,6 +62,15 @@ class State:
     def default_recipe(self) -> Recipe:
         """Return the recipe of all tasks in the default order, by the repository's default method."""
         return Recipe(tuple(Weighted(name) for name in self.tasks), self.config.method, self.config.params)
+
+    def model(self, recipe: Recipe) -> Recipe:
+        """Return a recipe that makes a model: an adapter that is all that is in it is merged into the base.
+
+        Only a task that is asked for by name comes back as it was added. Else a directory would change from a model to
+        an adapter when the last other task is taken out.
+        """
+        alone = self.tasks.get(recipe.exact_task or "")
+        return replace(recipe, dtype=OWN) if alone is not None and alone.updates else recipe
 
 
 def load(repo: Handle, rev: str = "HEAD") -> State:
