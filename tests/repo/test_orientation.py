@@ -14,6 +14,8 @@ SHAPES = {
     "h.1.mlp.down": "turned",
     "lm_head": "plain",
     "score": "square",
+    "wte": "turned",
+    "wte.q": "square",
 }
 
 
@@ -26,10 +28,11 @@ def test_the_nearest_decide_before_the_flag(flag):
         for module, shape in SHAPES.items()
     }
 
-    found = {update.of: update.transposed for update in settle(fitting, turned=flag)}
+    found = {update.of: update.transposed for update in settle(fitting, ["wte"], turned=flag)}
 
     assert list(found) == list(SHAPES)
     assert found["h.0.attn.c_proj"]
     assert (found["h.0.attn.c_attn"], found["lm_head"]) == (True, False)
     assert found["h.1.mlp.q"] == flag
     assert found["score"] == flag
+    assert (found["wte"], found["wte.q"]) == (True, flag)

@@ -61,7 +61,8 @@ def match(checkpoint: Checkpoint, base: Mapping[str, TensorSpec]) -> Alignment:
         module: _fitting(checkpoint, checkpoint.adapter, module, pair, base[matched.names[f"{module}.weight"]])
         for module, pair in factors.items()
     }
-    updates = orientation.settle(fitting, turned=checkpoint.adapter.fan_in_fan_out)
+    tables = [module for module, pair in factors.items() if pair.embedding]
+    updates = orientation.settle(fitting, tables, turned=checkpoint.adapter.fan_in_fan_out)
     names = {name: matched.names[plain] for name, plain in others.items() if plain in matched.names}
     return replace(matched, names=names, updates=tuple(sorted(updates, key=lambda update: update.of)))
 

@@ -1,11 +1,11 @@
 """Which way round a square matrix is kept, where an adapter's settings do not say it of each module."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from weightvc.objects.updates import Update
 
 
-def settle(fitting: Mapping[str, tuple[Update, ...]], *, turned: bool) -> list[Update]:
+def settle(fitting: Mapping[str, tuple[Update, ...]], tables: Collection[str], *, turned: bool) -> list[Update]:
     """Return one update for each module.
 
     Peft keeps one flag for all modules, which is right for the last one that it looked at. So a square matrix goes the
@@ -14,9 +14,11 @@ def settle(fitting: Mapping[str, tuple[Update, ...]], *, turned: bool) -> list[U
 
     Args:
         fitting: For each module, the orientations that its shape allows.
+        tables: The modules that are embeddings, whose factors are turned in any model.
         turned: The flag.
     """
-    sure = {tuple(module.split(".")): found[0].transposed for module, found in fitting.items() if len(found) == 1}
+    told = {module: found[0] for module, found in fitting.items() if len(found) == 1 and module not in tables}
+    sure = {tuple(module.split(".")): update.transposed for module, update in told.items()}
     settled = []
     for module, found in fitting.items():
         way = found[0].transposed if len(found) == 1 else _nearest(tuple(module.split(".")), sure, turned=turned)
