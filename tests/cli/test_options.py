@@ -76,10 +76,11 @@ def test_outside_a_repository_there_is_nothing_to_complete(tmp_path, monkeypatch
 
 def test_names_that_are_listed_without_an_import_are_those_that_there_are():
     from weightvc.delta import codec
+    from weightvc.objects.recipe import OWN
     from weightvc.objects.tensors import MERGED
 
     assert options.codecs(None, None, "") == list(codec.CODECS)
-    assert set(options.DTYPES) == set(MERGED)
+    assert set(options.DTYPES) == {*MERGED, OWN}
 
 
 def test_paths_are_left_to_the_shell():

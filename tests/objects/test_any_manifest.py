@@ -34,7 +34,9 @@ def read(data):
 
 
 hexes = st.text("0123456789abcdef", min_size=64, max_size=64)
-names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12).filter(
+    lambda name: name != "__metadata__"
+)
 own = st.text(string.ascii_lowercase + " -_é日", min_size=1, max_size=12)
 tasks = st.text(string.ascii_lowercase, min_size=5, max_size=9)
 places = st.builds(Place, names, hexes, st.integers(0, 2**40), st.none() | st.integers(0, 99))

@@ -302,7 +302,7 @@ def test_a_dtype_that_the_library_is_given_is_checked(two):
 
     with pytest.raises(UsageError, match="--dtype I8 is no dtype for a merge") as caught:
         two.api().checkout(dtype="I8")
-    assert caught.value.hint == "use one of BF16, F16, F32, F64"
+    assert caught.value.hint == "use one of BF16, F16, F32, F64, base"
 
 
 def test_no_jobs_at_all_are_refused_and_nothing_is_written(two, tmp_path):

@@ -393,8 +393,12 @@ def test_ctrl_c_while_the_evaluator_starts_ends_it_too(tmp_path, monkeypatch):
             started.append("whole")
 
     monkeypatch.setattr(evaluator.subprocess, "Popen", Slow)
-    with pytest.raises(KeyboardInterrupt):
-        evaluator.Evaluator("sleep 300").score(tmp_path, "it")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            evaluator.Evaluator("bash -c 'sleep 300'").score(tmp_path, "it")
+    finally:
+        signal.signal(signal.SIGINT, before)
     pid, whole = started
     assert (whole, alive(pid)) == ("whole", False)
 
