@@ -184,12 +184,13 @@ def _run(*arguments: object) -> Ran:
     from weightvc.cli.main import run
 
     out, err = _Stream(), _Stream()
-    ctrl_c = signal.getsignal(signal.SIGINT)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with pytest.MonkeyPatch.context() as patch, chdir(Path.cwd()), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["wvc", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             run()
-    signal.signal(signal.SIGINT, ctrl_c)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
     return Ran(int(ended.value.code or 0), out.text, err.text)
 
 

@@ -100,3 +100,9 @@ def test_commands_complete_with_their_summaries(words, offered):
     assert {item.help for item in items if item.value in COMMANDS} == {
         COMMANDS[name] for name in offered & set(COMMANDS)
     }
+
+
+def test_an_empty_name_among_tasks_is_refused(wvc):
+    ran = wvc("checkout", "--tasks", ",alpha")
+    assert ran.code == 2
+    assert "',alpha' has an empty name" in ran.err

@@ -51,6 +51,7 @@ def test_init(wvc, templates, masked, tmp_path):
 def test_add_and_commit(told, templates):
     assert told("add", templates.alpha, "--task", "more") == (
         "staged task more: 2 same, 15 delta; moved 5.00 % of the base's norm\n"
+        "and 6 other files of the directory, SIZE\n"
         " SIZE stored in SIZE ( N %); now run `wvc commit -m MESSAGE`\n"
     )
     assert told("commit", "-m", "More") == "commit ID: more\n"

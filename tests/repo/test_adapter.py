@@ -333,6 +333,16 @@ def test_a_directory_stays_a_model_when_an_adapter_is_all_that_is_left_of_it(rep
     models.assert_same(dense(repo, models, tmp_path / "recipe", "--recipe", "prod"), wanted)
 
 
+def test_a_directory_is_the_base_when_the_last_adapter_is_gone(repo, models, tmp_path):
+    repo.put("lora", write(tmp_path / "lora", pair("tail", 700, 900)))
+    repo.wvc("checkout", "-o", tmp_path / "all")
+
+    repo.wvc("revert", "lora", "-m", "Take it out")
+
+    models.assert_same(models.read(tmp_path / "all"), BASE)
+    assert "the base bit for bit, up to date" in repo.wvc("status")
+
+
 def test_the_same_factors_at_another_scale_are_another_version(repo, tmp_path):
     tensors = pair("h.0.q", 8, 8)
     first = repo.put("lora", write(tmp_path / "lora", tensors))

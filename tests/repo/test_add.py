@@ -177,6 +177,48 @@ def test_lineage_from_tasks_and_recipes(two, templates):
     assert lineage[0] == {k: two.manifest("alpha")[k] for k in ("task", "uuid", "version")}
 
 
+def test_files_that_may_not_be_meant_are_named(two, models, tmp_path):
+    files = {
+        ".env": "SECRET=1",
+        "optimizer.pt": "x",
+        "checkpoint-5/model.safetensors": "x",
+        "model.onnx": "x",
+        "a.txt": "x",
+    }
+    source = models.write(tmp_path / "run", models.tuned(models.base(), 7), files=files)
+
+    for options in ((), ("--dry-run",)):
+        done = two.json("add", source, "--task", "run", *options)
+        (note,) = [note for note in done["notes"] if "hidden" in note]
+        assert note == (
+            "3 files that are hidden, weights or a state of training are stored beside the weights; "
+            "move away what is no part of the model: .env, model.onnx, optimizer.pt"
+        )
+        assert (done["files"], done["files_bytes"]) == (5, 12)
+
+
+def test_a_directory_that_holds_the_repository_is_no_model(two, refused, models):
+    models.write(two.path / "weights", models.tuned(models.base(), 7))
+    for path in (two.path, two.path.parent):
+        (path / "model.safetensors").write_bytes((two.path / "weights/model.safetensors").read_bytes())
+
+        refused(
+            two, 3, "add", path, "--task", "x", says=f"{path}: holds this repository",
+            hint="give the directory of the model alone",
+        )  # fmt: skip
+
+
+def test_no_task_derives_from_itself(two, refused, templates, tmp_path):
+    refused(
+        two, 2, "add", templates.beta, "--task", "alpha", "--derived-from", "alpha",
+        says="--derived-from alpha: no task derives from itself",
+    )  # fmt: skip
+    two.wvc("recipe", "save", "both", "--tasks", "alpha,beta")
+    two.wvc("commit", "-m", "Save it")
+    two.put("alpha", templates.beta, "--derived-from", "both")
+    assert two.json("show", "alpha")["lineage"] == ["beta"]
+
+
 def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
     before = two.everything()
 
@@ -186,7 +228,8 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
     assert done["tensors"] == {"matched": 17, "added": 0, "removed": 0, "reshaped": 0, "updated": 0}
     assert (done["staged"], done["stored_bytes"], done["bytes"]) == (False, 0, 6404)
     assert done["peak_bytes"] > 64 * 2**20
-    first, second = text.splitlines()
+    first, files, second = text.splitlines()
+    assert files == "and 6 other files of the directory, 163 B"
     assert first == "would add task x: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm"
     assert second.startswith("peak memory ")
     assert two.everything() == before

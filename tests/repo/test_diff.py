@@ -225,3 +225,12 @@ def test_tensors_without_numbers_to_compare_are_counted(two, models, tmp_path):
     assert ran.code == 1
     assert "note: 3 tensors differ beyond these figures" in ran.err
     assert two.run("diff", "odd", tmp_path / "odd", "--exit-code").code == 0
+
+
+def test_a_revision_without_tasks_is_the_base(two, templates):
+    first = two.git("rev-list", "--max-parents=0", "HEAD")
+
+    for names in ((first,), (first, templates.base)):
+        found = two.json("diff", *names)
+        assert (found["apart"], found["total"]["differing"] or 0, found["total"]["changed_a"]) == (0, 0, 0)
+        assert two.run("diff", *names, "--exit-code").code == 0

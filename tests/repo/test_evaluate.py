@@ -357,7 +357,8 @@ DEAF = "bash -c 'trap \"\" TERM; echo $$ > {0}/pid; while true; do sleep 0.1; do
 
 
 @pytest.mark.parametrize("command", [SLOW, DEAF], ids=["with a child", "deaf"])
-def test_ctrl_c_ends_the_evaluator_and_what_it_started(repo, made, tmp_path, command):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_evaluator_and_what_it_started(repo, made, tmp_path, command, number):
     code = "from weightvc.repo import evaluator; from weightvc.cli.main import run; evaluator.GRACE = 0.3; run()"
     asked = ["-C", repo.path, "add", made / "fine", "--task", "fine", "--eval", command.format(tmp_path)]
     process = subprocess.Popen(
@@ -368,7 +369,7 @@ def test_ctrl_c_ends_the_evaluator_and_what_it_started(repo, made, tmp_path, com
     while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "wvc: interrupted\n")
     pid = int((tmp_path / "pid").read_text())
@@ -418,3 +419,31 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_task_that_was_committed_meanwhile_keeps_its_identity(repo, made, tmp_path):
+    wvc = f"{sys.executable} -m weightvc -C {repo.path} -q"
+    (tmp_path / "meanwhile").write_text(f"{wvc} add {made / 'base'} --task fine && {wvc} commit -m Inner\n")
+    command = f"bash -c 'test -e {tmp_path}/done || (. {tmp_path}/meanwhile; touch {tmp_path}/done) >&2; echo 1'"
+
+    done = repo.json("add", made / "fine", "--task", "fine", "--eval", command)
+
+    inner = repo.manifest("fine")
+    assert done["change"] == "version"
+    repo.json("commit", "-m", "Outer")
+    assert [repo.manifest("fine")[key] for key in ("uuid", "added")] == [inner[key] for key in ("uuid", "added")]
+
+
+def test_an_evaluator_that_cuts_the_weights_off_is_refused(repo, made, models, tmp_path, refused):
+    source = models.write(tmp_path / "source", tuned())
+    script = tmp_path / "cut.sh"
+    script.write_text('case "$1" in */wvc/tmp/*) ;; *) : > "$1/model.safetensors";; esac; echo 1\n')
+
+    refused(
+        repo, 3, "add", source, "--task", "fine", "--codec", "int4", "--eval", f"bash {script}",
+        says="changed while it was read; nothing was staged",
+    )  # fmt: skip
+
+
+def test_an_answer_that_is_none_is_shown(repo, made, refused):
+    refused(repo, 3, "add", made / "fine", "--task", "fine", "--eval", "bash -c 'echo about 0.9'", says=": 'about 0.9'")

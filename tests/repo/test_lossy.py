@@ -84,7 +84,7 @@ def test_what_was_lost_is_measured_and_stated(repo, made, models, tmp_path, code
 
 def test_every_command_says_so(repo, made, tmp_path):
     ran = repo.run("add", made / "fine", "--task", "fine", "--codec", "lossy")
-    assert "lossy: 3 tensors by int4, relative error " in ran.out
+    assert "lossy: 3 tensors by int4, relative error of task vectors " in ran.out
     assert " % overall, " in ran.out
     assert " % at worst" in ran.out
     assert (
@@ -92,7 +92,7 @@ def test_every_command_says_so(repo, made, tmp_path):
     )
     repo.wvc("commit", "-m", "Add fine")
     repo.put("other", made / "other")
-    assert "lossy    3 tensors by int4, relative error " in repo.wvc("show", "fine")
+    assert "lossy    3 tensors by int4, relative error of task vectors " in repo.wvc("show", "fine")
     assert "lossy" not in repo.wvc("show", "other")
     lines = {line.split()[0]: line for line in repo.wvc("status").splitlines() if line}
     assert lines["fine"].endswith("%  lossy")
@@ -103,7 +103,7 @@ def test_every_command_says_so(repo, made, tmp_path):
     assert "lossily" not in repo.run("diff", "other").err
     ran = repo.run("checkout", "--tasks", "fine", "-o", tmp_path / "one")
     assert ": fine lossy, 6 tensors" in ran.out
-    assert f"note: {NOTE}3 tensors by int4, relative error " in ran.err
+    assert f"note: {NOTE}3 tensors by int4, relative error of task vectors " in ran.err
     ran = repo.run("checkout", "--tasks", "other", "-o", tmp_path / "two")
     assert ": other bit for bit, " in ran.out
     assert "lossily" not in ran.err
@@ -188,3 +188,13 @@ def test_what_is_added_again_after_a_loss_is_known(repo, made, tmp_path, codec):
     ran = repo.run("add", tmp_path / "out", "--task", "again", "--codec", codec)
     assert "note: 3 tensors are what a lossy codec left of task fine: embed.weight, h.conv, h.weight" in ran.err
     assert "left of task" not in repo.run("add", made / "fine", "--task", "fine", "--codec", codec).err
+
+
+def test_what_was_lost_is_not_blamed_on_the_codec_that_stores_it_now(repo, made):
+    repo.put("fine", made / "fine", "--codec", "int4")
+    assert "3 tensors by int4, relative error of task vectors " in repo.wvc("show", "fine")
+
+    repo.wvc("repack", "fine", "--codec", "intdelta")
+    repo.wvc("commit", "-m", "Anew")
+
+    assert "lossy    3 tensors, relative error of task vectors " in repo.wvc("show", "fine")

@@ -252,6 +252,13 @@ def test_a_codec_that_loses_something_is_refused(broad, monkeypatch):
     assert broad.json("status")["staged"] == {}
 
 
+def test_a_lossy_codec_is_refused_at_once(two, refused):
+    refused(
+        two, 2, "repack", "--codec", "int4", says="codec int4 is lossy, and a task that is stored anew keeps every bit",
+        hint="add the fine-tune again with `wvc add PATH --task NAME --codec int4`",
+    )  # fmt: skip
+
+
 def unchecked(_codecs):
     """Frames whose checksums are those of the bodies: of a codec that is lossy, and decodes without an error."""
     import xxhash

@@ -79,6 +79,16 @@ def is_stale(path: str) -> bool:
     return not module or _EXPORTS.fullmatch(path) is not None
 
 
+def is_odd(path: str) -> bool:
+    """Tell whether a file beside the weights may not be meant to travel with them.
+
+    By its name it is hidden, holds weights, or is a state of training.
+    """
+    parts = path.split("/")
+    hidden = any(part.startswith(".") for part in parts) and path != ".gitattributes"
+    return hidden or _TRAINING.fullmatch(parts[-1]) is not None or is_stale(path)
+
+
 def kind_of(path: Path) -> Kind:
     """Return how to read a weight file, judged by its name.
 

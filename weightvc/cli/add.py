@@ -10,7 +10,7 @@ from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.context import Context, columns, pass_context, share, size
 from weightvc.util.errors import UsageError
-from weightvc.util.text import listed
+from weightvc.util.text import counted, listed
 
 if TYPE_CHECKING:
     from weightvc.delta.codec import Level
@@ -113,6 +113,7 @@ def _lines(result: "Added") -> Iterator[str]:
     if result.peak_bytes is not None:
         what = "a new version of task" if result.change == "version" else "task"
         yield f"would add {what} {result.task}: {counts}, {size(result.bytes)}{moved}"
+        yield from _files(result)
         yield f"peak memory {size(result.peak_bytes)}"
         if result.scored:
             models = listed([_MODELS[one] for one in result.scored])
@@ -126,11 +127,17 @@ def _lines(result: "Added") -> Iterator[str]:
         yield f"dropped the staged version of task {result.task}; nothing is staged for it now"
         return
     yield f"staged {_CHANGES[result.change].format(result.task)}: {counts}{moved}"
+    yield from _files(result)
     ratio = share(result.stored_bytes, result.bytes)
     if result.lossy:
         yield f"lossy: {result.lossy}"
     yield from _scored(result)
     yield f"{size(result.bytes)} stored in {size(result.stored_bytes)} ({ratio}); now run `wvc commit -m MESSAGE`"
+
+
+def _files(result: "Added") -> Iterator[str]:
+    if result.files:
+        yield f"and {counted(result.files, 'other file')} of the directory, {size(result.files_bytes)}"
 
 
 def _scored(result: "Added") -> Iterator[str]:

@@ -15,6 +15,7 @@ _INTERRUPTED = 130
 class Interrupts:
     """What Ctrl-C does: it raises ``KeyboardInterrupt``, and is remembered, for imports turn it into other errors.
 
+    So do a request to end and a terminal that goes away: what was begun is taken back, and what was started is ended.
     Once the run is ``ending`` it quits at once.
     """
 
@@ -30,12 +31,14 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def watch(self) -> None:
-        """Handle SIGINT from now on, unless the process was started to ignore it."""
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            try:  # noqa: SIM105 -- contextlib takes time
-                signal.signal(signal.SIGINT, self)
-            except ValueError:  # not in the main thread, whose matter signals are
-                pass
+        """Handle SIGINT, SIGTERM and SIGHUP from now on, but for what the process was started to ignore."""
+        usual = (signal.default_int_handler, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is usual[number != signal.SIGINT]:
+                try:  # noqa: SIM105 -- contextlib takes time
+                    signal.signal(number, self)
+                except ValueError:  # not in the main thread, whose matter signals are
+                    pass
 
 
 def run() -> None:

@@ -136,7 +136,11 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
     if not values:
         return None
-    items = [item.strip() for value in values for item in value.split(",") if item.strip()]
+    items = [item.strip() for value in values for item in value.split(",")]
+    if not all(items):
+        if any(items):
+            raise click.BadParameter(f"{','.join(values)!r} has an empty name", ctx, param)
+        return []
     import_module("weightvc.objects.recipe").parse_tasks(items)
     return items
 

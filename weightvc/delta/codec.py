@@ -20,7 +20,7 @@ from weightvc.delta.raw import Raw
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util import plugins
 from weightvc.util.errors import NotFound, Unsupported
-from weightvc.util.text import printable
+from weightvc.util.text import meant, printable
 
 __all__ = ["CHUNK", "CODECS", "FAMILIES", "GROUP", "Codec", "Level", "codec_named"]
 
@@ -119,10 +119,12 @@ def codec_named(name: str) -> type[Codec]:
     family, colon, parameter = name.partition(":")
     if colon and family in FAMILIES:
         return FAMILIES[family](parameter)
+    known = [*CODECS, "svd:RANK"]
     try:
         codec: type[Codec] = plugins.load(GROUP, name)
     except NotFound:
         raise Unsupported(
-            f"codec {printable(name)[:80]!r} is unknown", "upgrade weightvc, or install the package that provides it"
+            f"codec {printable(name)[:80]!r} is unknown",
+            meant(name, known, f"the codecs are {', '.join(known)}; others come from packages, or a newer weightvc"),
         ) from None
     return codec

@@ -128,7 +128,7 @@ class Recipe:
         """Return the recipe with the tasks ``names`` taken out."""
         gone = set(names)
         kept = tuple(weighted for weighted in self.tasks if weighted.task not in gone)
-        return Recipe(kept, self.method, self.params, self.dtype, self.on_int_mismatch)
+        return Recipe(kept, self.method, self.params, self.dtype if kept else self.cast, self.on_int_mismatch)
 
     def to_bytes(self) -> bytes:
         """Return the recipe as TOML."""

@@ -20,6 +20,7 @@ from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.scores import Fallback, ScoreLine, Taken
 from weightvc.repo.state import State, load
 from weightvc.store.local import LocalStore
+from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
 
 Change: TypeAlias = Literal["new", "version", "stored", "dropped", "none"]
@@ -44,6 +45,8 @@ class Added:
     ``stored``, what comes back; a dry run says what room the largest of them would need beside the repository's
     objects, ``scratch_bytes``. ``scores`` are those that the manifest has; ``fallback`` is the lossy codec that lost
     too much of them, so that the task is stored by ``codec`` in its place.
+
+    ``files`` counts the other files of the directory, which are stored as well, and ``files_bytes`` their bytes.
     """
 
     task: str
@@ -62,6 +65,8 @@ class Added:
     scratch_bytes: int = 0
     scores: dict[str, ScoreLine] = field(default_factory=dict)
     fallback: Fallback | None = None
+    files: int = 0
+    files_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     """
     task_name(name)
     state = load(repo)
+    related.refuse_around(repo, path)
     beside, notes = lineage.found(path, name)
-    parents = lineage.union((*lineage.named(state, options.derived_from), *beside))
+    parents = lineage.union((*lineage.named(state, options.derived_from, name), *beside))
     with open_checkpoint(path) as checkpoint:
         matched, relative = related.match(repo, path, checkpoint, state.base, force=options.force_base)
         if options.dry_run:
@@ -111,6 +117,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
 
         verdict = scores.judge(repo, state, checkpoint, take, options.evaluation, options.store, progress)
         manifest, lossy = verdict.manifest, loss.total(verdict.manifest, verdict.measured)
+    state, manifest = _now(repo, state, manifest)
     notes += lineage.notes(state, parents, manifest)
     notes += loss.said(state, manifest, lossy, verdict.codec)
     change = _stage(repo, state, manifest)
@@ -130,7 +137,18 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         scored=() if options.evaluation is None else _SCORED[: 3 if lossy or verdict.fallback else 2],
         scores=scores.lines(manifest.scores),
         fallback=verdict.fallback,
+        files=len(checkpoint.extras),
+        files_bytes=sum(checkpoint.extras.values()),
     )
+
+
+def _now(repo: Handle, before: State, manifest: Manifest) -> tuple[State, Manifest]:
+    """Return the state as it is by now, hours later perhaps, and the manifest of what the task is there."""
+    state = load(repo)
+    if state.base.version != before.base.version:
+        raise Conflict("the base changed meanwhile; nothing was staged", "run the command again")
+    identity, added = _identity(repo, state, str(manifest.task))
+    return state, replace(manifest, uuid=identity, added=added)
 
 
 def _stage(repo: Handle, state: State, manifest: Manifest) -> Change:
@@ -188,4 +206,5 @@ def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors
         peak = max(peak, cases.evaluate.peak_bytes(options.store.jobs))
         scored = _SCORED[: 3 if codec_named(options.store.codec).lossy else 2]
     plan = Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)
-    return replace(plan, scored=scored, scratch_bytes=room)
+    files, nbytes = len(checkpoint.extras), sum(checkpoint.extras.values())
+    return replace(plan, scored=scored, scratch_bytes=room, files=files, files_bytes=nbytes)

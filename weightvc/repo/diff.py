@@ -269,7 +269,7 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
 
     odd: dict[str, str] = {n: p.own.digest for n, p in plans.items() if p.rule == "task" and p.spec.dtype not in MERGED}
     exact = resolved.exact
-    apart = odd if exact is None or exact is state.base else _apart(exact, state.base)
+    apart = odd if exact is None or exact.task is None else _apart(exact, state.base)
     return Side(label, spans, apart, tuple(loss.notes(resolved.tasks)))
 
 

@@ -59,6 +59,7 @@ def judge(  # noqa: PLR0917 -- all that it joins
     work = _Work(repo, state, evaluation.evaluator, store.jobs, progress)
     base = work.base()
     tuned = work.tuned(checkpoint) if checkpoint.adapter is None else work.merged(take, store)
+    checkpoint.refuse_changed()
     _compare(base, tuned, _TUNED)
     tried = None
     if codec_named(store.codec).lossy:

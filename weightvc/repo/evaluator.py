@@ -221,7 +221,8 @@ def _printed(out: IO[bytes]) -> canon.Json:
         if whole:
             with suppress(BadInput):
                 return canon.parse(data, "what it printed")
-        raise BadInput(f"is no number and no JSON object: {error.what}") from None
+        shown = printable(last[:80].decode("utf-8", "replace"))
+        raise BadInput(f"is no number and no JSON object: {error.what}: {shown!r}") from None
 
 
 def _scores(value: canon.Json) -> dict[str, float]:

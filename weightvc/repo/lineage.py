@@ -7,18 +7,21 @@ from weightvc.objects.lock import NAME, Lock
 from weightvc.objects.manifest import Manifest, Parent
 from weightvc.repo.output import read_lock
 from weightvc.repo.state import State
-from weightvc.util.errors import NotFound, WeightvcError
+from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, printable
 
 
-def named(state: State, sources: Sequence[str]) -> tuple[Parent, ...]:
-    """Return the task versions behind the tasks and recipes that a task was trained from.
+def named(state: State, sources: Sequence[str], task: str) -> tuple[Parent, ...]:
+    """Return the task versions behind the tasks and recipes that ``task`` was trained from, less its own.
 
     Raises:
         NotFound: one is neither.
+        UsageError: one is the task itself.
     """
     names: list[str] = []
     for source in sources:
+        if source == task:
+            raise UsageError(f"--derived-from {task}: no task derives from itself", "leave it out")
         if source in state.tasks:
             names.append(source)
         elif recipe := state.recipe(source):
@@ -28,7 +31,7 @@ def named(state: State, sources: Sequence[str]) -> tuple[Parent, ...]:
                 f"--derived-from {printable(source)}: no task or recipe of that name is committed",
                 "run `wvc status` to see the tasks, `wvc recipe list` the recipes",
             )
-    manifests = [state.task(name) for name in dict.fromkeys(names)]
+    manifests = [state.task(name) for name in dict.fromkeys(names) if name != task]
     return tuple(Parent(str(m.task), str(m.uuid), m.version) for m in manifests)
 
 

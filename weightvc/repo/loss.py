@@ -15,6 +15,7 @@ from weightvc.objects.scores import noted
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo.decode import SPAN, Decoder
 from weightvc.repo.state import State
+from weightvc.util.errors import Unsupported
 from weightvc.util.text import Note, listed
 
 
@@ -30,6 +31,7 @@ class Measured:
 class Lossy:
     """The lossy tensors of a task: how many, by which codecs, and how far what comes back is from what was added.
 
+    ``codecs`` has the lossy ones only: what was lost may have been stored anew since, by another.
     ``worst`` and ``overall`` are norms of errors over those of task vectors, of one tensor and of all lossy ones;
     ``maximum`` is the largest absolute error. ``overall`` is known when the task is added, and ``None`` later.
     """
@@ -43,8 +45,8 @@ class Lossy:
     def __str__(self) -> str:
         """Return the figures as people read them."""
         overall = "" if self.overall is None else f"{100 * self.overall:.2f} % overall, "
-        by = f"{self.tensors} tensors by {listed(self.codecs)}"
-        return f"{by}, relative error {overall}{100 * self.worst:.2f} % at worst"
+        by = f" by {listed(self.codecs)}" if self.codecs else ""
+        return f"{self.tensors} tensors{by}, relative error of task vectors {overall}{100 * self.worst:.2f} % at worst"
 
 
 def measure(entry: Entry, stored: memoryview, data: memoryview, base: Decoder) -> tuple[Entry, Measured | None]:
@@ -83,13 +85,21 @@ def total(manifest: Manifest, measured: Iterable[Measured] = ()) -> Lossy | None
         return None
     losses = [entry.lossy for entry in manifest.lossy if entry.lossy is not None]
     found = tuple(measured)
+    codecs = {entry.place.codec for entry in manifest.lossy if entry.place is not None}
     return Lossy(
         tensors=len(losses),
-        codecs=tuple(sorted({entry.place.codec for entry in manifest.lossy if entry.place is not None})),
+        codecs=tuple(name for name in sorted(codecs) if _is_lossy(name)),
         worst=max(loss.relative for loss in losses),
         maximum=max(loss.maximum for loss in losses),
         overall=_figure(_ratio(sum(m.lost for m in found), sum(m.moved for m in found))) if found else None,
     )
+
+
+def _is_lossy(codec: str) -> bool:
+    try:
+        return codec_named(codec).lossy
+    except Unsupported:  # of a package that is not installed here
+        return True
 
 
 def notes(tasks: Iterable[Manifest]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from weightvc.checkpoint.adapter import is_factor
+from weightvc.checkpoint.directory import is_odd
 from weightvc.checkpoint.reader import Checkpoint
 from weightvc.delta import values
 from weightvc.delta.codec import CHUNK
@@ -141,6 +142,12 @@ def _reshaped(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> lis
     return [n for n, other in matched.names.items() if not checkpoint.tensors[n].same_kind(base.by_name[other].spec)]
 
 
+def refuse_around(repo: Handle, path: Path) -> None:
+    """Raise :class:`BadInput` for a directory that holds this repository: all files of a model's are stored."""
+    if repo.git.work_tree.resolve().is_relative_to(path.resolve()):
+        raise BadInput(f"{path}: holds this repository", "give the directory of the model alone")
+
+
 def notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[str]:
     """Return a sentence for each way in which the checkpoint is not laid out as the base."""
     said: list[str] = []
@@ -156,6 +163,9 @@ def notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[st
     if reshaped := _reshaped(checkpoint, base, matched):
         what = f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges"
         said.append(Note(what, reshaped))
+    if odd := [name for name in checkpoint.extras if is_odd(name)]:
+        what = f"{len(odd)} files that are hidden, weights or a state of training are stored beside the weights"
+        said.append(Note(f"{what}; move away what is no part of the model", odd))
     missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))
     if missing and checkpoint.adapter is None:
         said.append(Note(f"{len(missing)} tensors of the base are missing", missing))

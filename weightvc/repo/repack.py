@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from weightvc.delta.codec import Level
+from weightvc.delta.codec import Level, codec_named
 from weightvc.delta.encoding import Encoded, encode
 from weightvc.objects.ids import Digest, ObjectId
 from weightvc.objects.manifest import Entry, Manifest
@@ -18,7 +18,7 @@ from weightvc.repo.pieces import Piece, Sink
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
 from weightvc.util import fsio, heap, parallel
-from weightvc.util.errors import BadInput, Conflict, Corrupt
+from weightvc.util.errors import BadInput, Conflict, Corrupt, UsageError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
 
@@ -71,11 +71,17 @@ def repack(repo: Handle, names: Sequence[str], options: Options, progress: Progr
         NotFound: no such task.
         Conflict: something is staged for one of the tasks, or one was changed meanwhile.
         Unsupported: no such codec.
+        UsageError: the codec is lossy.
         BadInput: the codec does not give a tensor back.
         Missing: an object is absent.
         Corrupt: an object is damaged.
     """
     heap.steady()
+    if options.codec is not None and codec_named(options.codec).lossy:
+        raise UsageError(
+            f"codec {options.codec} is lossy, and a task that is stored anew keeps every bit",
+            f"add the fine-tune again with `wvc add PATH --task NAME --codec {options.codec}`",
+        )
     state = load(repo)
     _refuse_staged(repo, names or list(state.tasks))
     tasks = [state.task(name) for name in dict.fromkeys(names)] or list(state.tasks.values())
