@@ -208,7 +208,7 @@ def test_a_directory_that_holds_the_repository_is_no_model(two, refused, models)
         )  # fmt: skip
 
 
-def test_no_task_derives_from_itself(two, refused, templates, tmp_path):
+def test_no_task_derives_from_itself(two, refused, templates):
     refused(
         two, 2, "add", templates.beta, "--task", "alpha", "--derived-from", "alpha",
         says="--derived-from alpha: no task derives from itself",
@@ -229,7 +229,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
     assert (done["staged"], done["stored_bytes"], done["bytes"]) == (False, 0, 6404)
     assert done["peak_bytes"] > 64 * 2**20
     first, files, second = text.splitlines()
-    assert files == "and 6 other files of the directory, 163 B"
+    assert files == "and 6 other files of the directory, 108 B"
     assert first == "would add task x: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm"
     assert second.startswith("peak memory ")
     assert two.everything() == before

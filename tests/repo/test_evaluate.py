@@ -434,7 +434,7 @@ def test_a_task_that_was_committed_meanwhile_keeps_its_identity(repo, made, tmp_
     assert [repo.manifest("fine")[key] for key in ("uuid", "added")] == [inner[key] for key in ("uuid", "added")]
 
 
-def test_an_evaluator_that_cuts_the_weights_off_is_refused(repo, made, models, tmp_path, refused):
+def test_an_evaluator_that_cuts_the_weights_off_is_refused(repo, models, tmp_path, refused):
     source = models.write(tmp_path / "source", tuned())
     script = tmp_path / "cut.sh"
     script.write_text('case "$1" in */wvc/tmp/*) ;; *) : > "$1/model.safetensors";; esac; echo 1\n')
