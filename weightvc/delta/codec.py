@@ -108,6 +108,9 @@ FAMILIES: dict[str, Callable[[str], type[Codec]]] = {Svd.name: of_rank}
 """Codecs with a parameter: what stands before the colon, and what makes one of the text after it."""
 
 
+_INSTALL = "upgrade weightvc, or install the package that provides it"
+
+
 def codec_named(name: str) -> type[Codec]:
     """Return the codec of that name, such as ``int4`` or ``svd:16``, built in or installed.
 
@@ -125,6 +128,6 @@ def codec_named(name: str) -> type[Codec]:
     except NotFound:
         raise Unsupported(
             f"codec {printable(name)[:80]!r} is unknown",
-            meant(name, known, f"the codecs are {', '.join(known)}; others come from packages, or a newer weightvc"),
+            meant(name, known, f"{_INSTALL}; the codecs here are {', '.join(known)}"),
         ) from None
     return codec
