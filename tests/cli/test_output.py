@@ -36,7 +36,7 @@ def test_checkout_lists_its_methods(wvc):
     text = wvc("checkout", "--help").out
 
     assert "Methods (--method):\n    opcm-s           OPCM whose projection depends on subspaces only" in text
-    assert "    task_arithmetic  sum of the task vectors, -p scaling=…\n" in text
+    assert "    task_arithmetic  sum of the task vectors\n                     -p scaling=…\n" in text
 
 
 def test_init(wvc, templates, masked, tmp_path):

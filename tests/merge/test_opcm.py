@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from weightvc.merge import linalg
 from weightvc.merge.table import create
 from weightvc.objects.tensors import TensorSpec
-from weightvc.util.errors import BadInput
+from weightvc.util.errors import BadInput, UsageError
 
 PROJECTED = {"square.weight", "tall.weight", "wide.weight"}
 BOTH = pytest.mark.parametrize("name", ["opcm", "opcm-s"])
@@ -334,3 +334,28 @@ print((memory("VmHWM") - before) / (8 * n * n))
 def test_a_step_needs_less_than_eight_matrices(name):
     run = subprocess.run([sys.executable, "-c", MEASURE, name], check=True, capture_output=True, text=True)
     assert 2.0 < float(run.stdout) < 8.0
+
+
+@pytest.mark.parametrize("name", ["opcm", "opcm-s"])
+def test_the_norm_of_the_merge_is_what_norm_says(name, drive, models):
+    base, tasks = models(3)
+    norms = [math.sqrt(sum(float((task[key] - base[key]).square().sum()) for key in base)) for task in tasks]
+    wanted = {"mean": sum(norms) / 3, "rss": math.sqrt(sum(norm**2 for norm in norms)), "2.5": 2.5 * sum(norms) / 3}
+
+    for norm, length in wanted.items():
+        merged, _ = drive(create(name, {"norm": norm}), base, tasks)
+        found = math.sqrt(sum(float((merged[key] - base[key]).square().sum()) for key in base))
+        assert found == pytest.approx(length, rel=1e-12)
+
+
+def test_one_task_keeps_its_own_norm_by_any_rule():
+    for norm in ("mean", "rss", 2.5):
+        assert create("opcm-s", {"norm": norm}).scale([0.0, 3.0], 3.0) == 1.0
+    assert create("opcm-s", {"norm": "rss"}).scale([0.0, 0.0], 0.0) == 1.0
+
+
+@pytest.mark.parametrize("given", ["0", -1.0, "inf", "nan", "max", True])
+def test_norms_that_cannot_be(given):
+    with pytest.raises(UsageError, match="opcm: norm cannot be") as error:
+        create("opcm", {"norm": given})
+    assert error.value.hint == "norm is mean, rss, or a number above 0"

@@ -21,9 +21,13 @@ def refusal(name, params):
 
 
 def test_the_table_is_explicit():
-    assert list(METHODS) == ["opcm-s", "opcm", "task_arithmetic", "linear"]
+    assert list(METHODS) == [
+        *("opcm-s", "opcm", "task_arithmetic", "linear", "magmax", "ties", "dare", "dare_ties", "slerp", "model_stock"),
+        *("tsv-m", "mdm-oc"),
+    ]
     assert next(iter(METHODS)) == DEFAULT_METHOD
-    assert all(info.summary and "arXiv" in info.reference and not info.experimental for info in METHODS.values())
+    assert all(info.summary and info.reference for info in METHODS.values())
+    assert [name for name, info in METHODS.items() if info.experimental] == ["mdm-oc"]
     assert all(param.meaning and param.range for info in METHODS.values() for param in info.params)
 
 
@@ -36,23 +40,22 @@ def test_defaults_are_in_range_and_stored_in_full(name):
 
 
 def test_parameters_are_read_from_text_and_numbers():
-    assert params_of(create("opcm", {"alpha": "0.25"})) == {"alpha": 0.25, "other": OTHER}
-    assert params_of(create("opcm", {"alpha": 0, "other": "x"})) == {"alpha": 0.0, "other": "x"}
+    assert params_of(create("opcm", {"alpha": "0.25"})) == {"alpha": 0.25, "norm": "mean", "other": OTHER}
+    assert params_of(create("opcm", {"alpha": 0, "other": "x"})) == {"alpha": 0.0, "norm": "mean", "other": "x"}
     zero = params_of(create("opcm", {"alpha": "-0.0"}))["alpha"]
     assert repr(zero) == "0.0"
 
 
 def test_an_unknown_method_names_the_methods():
-    assert refusal("ocpm\x1b", {}) == (
-        "there is no merge method 'ocpm\\\\u001b'",
-        "did you mean opcm? the methods are opcm-s, opcm, task_arithmetic, linear",
-    )
+    what, hint = refusal("ocpm\x1b", {})
+    assert what == "there is no merge method 'ocpm\\\\u001b'"
+    assert hint.startswith("did you mean opcm? the methods are opcm-s, opcm, task_arithmetic, linear, magmax, ties, ")
 
 
 def test_an_unknown_parameter_names_the_methods_own():
     assert refusal("opcm", {"beta": 1, "alpha": 0.1}) == (
         "method opcm has no parameter beta",
-        "it takes alpha, other",
+        "it takes alpha, norm, other",
     )
     assert refusal("linear", {"alpha": 0.1}) == ("method linear has no parameter alpha", "it takes none")
 

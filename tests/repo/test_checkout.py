@@ -15,7 +15,7 @@ def test_the_default_is_all_tasks_in_the_order_of_adding_into_model(two, models)
 
     assert done["output"] == str(two.path / "model")
     assert (done["recipe"], done["method"], done["exact"]) == (["alpha", "beta"], "opcm-s", False)
-    assert done["rules"] == {"base": 2, "task": 0, "elementwise": 9, "projected": 6}
+    assert done["rules"] == {"base": 2, "task": 0, "elementwise": 9, "projected": 6, "joined": 0}
     assert done["lock"] == str(two.path / "model/wvc.lock.json")
     lock = json.loads((two.path / "model/wvc.lock.json").read_text())
     assert done["digest"] == lock["digest"]
@@ -207,7 +207,7 @@ REFUSED = [
     (("--tasks", "alpha", "--recipe", "x"), 2, "--tasks and --recipe exclude each other", ""),
     (("--recipe", "nobody"), 3, "no recipe 'nobody', and no file of that name; the recipes are: none", ""),
     (("--method", "magic"), 2, "there is no merge method 'magic'", "the methods are opcm-s, opcm"),
-    (("-p", "beta=1"), 2, "method opcm-s has no parameter beta", "it takes alpha, other"),
+    (("-p", "beta=1"), 2, "method opcm-s has no parameter beta", "it takes alpha, norm, other"),
     (("-p", "alpha=1"), 2, "opcm-s: alpha cannot be 1", "alpha is a number from 0 up to"),
     (("-p", "alpha"), 2, "'alpha' is not KEY=VALUE", ""),
     (("-p", "=1"), 2, "'=1' is not KEY=VALUE", ""),

@@ -166,7 +166,7 @@ def test_the_summary_counts_names():
 
     found = plans.summary(make(manifest(delta(W, 10), delta(decoder, 10)), base=TIED))
 
-    assert found == {"base": 1, "task": 0, "elementwise": 2, "projected": 0}
+    assert found == {"base": 1, "task": 0, "elementwise": 2, "projected": 0, "joined": 0}
 
 
 def test_a_method_without_tasks_is_asked_for_no_coefficients():

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def _methods() -> str:
     lines = ["\b", "Methods (--method):"]
     for info in table.METHODS.values():
-        params = "".join(f", -p {param.name}=…" for param in info.params)
-        lines.append(f"  {info.name:<16} {info.summary}{params}")
+        params = " ".join(f"-p {param.name}=…" for param in info.params)
+        note = " (experimental)" if info.experimental else ""
+        lines.append(f"  {info.name:<16} {info.summary}{note}")
+        lines += [f"  {'':<16} {params}"] if params else []
     return "\n".join(lines)
 
 

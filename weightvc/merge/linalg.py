@@ -129,6 +129,35 @@ def add_stable(state: Tensor, vector: Tensor, alpha: float) -> tuple[Tensor, int
     return vector, r
 
 
+def leading(D: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ``rank`` leading singular triples of D, less null ones: U, s and V, with vectors in columns.
+
+    Raises:
+        BadInput: D holds NaN or infinite values.
+    """
+    tall, _ = _tall(D, D)
+    s, V = spectrum(tall)
+    count = min(rank, sum(1 for value in s if value > NULL * s[0]))
+    right = V[:, len(s) - count :].flip(1)
+    left = tall @ right
+    values = torch.linalg.vector_norm(left, dim=0)
+    left /= values
+    return (left, values, right) if tall is D else (right, values, left)
+
+
+def polar(X: Tensor) -> Tensor:
+    """Return X(X'X)^(-1/2), m x n with n <= m: the nearest matrix with orthonormal columns.
+
+    Directions in which the columns of X depend on each other, up to :data:`NULL`, are left out: no basis for them
+    could be chosen that does not depend on the library.
+    """
+    squares, vectors = torch.linalg.eigh(X.mT @ X)
+    kept = squares > NULL**2 * squares[-1]
+    vectors = vectors[:, kept]
+    nearest: Tensor = X @ ((vectors / squares[kept].sqrt()) @ vectors.mT)
+    return nearest
+
+
 def _tall(state: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """Return both as views with at least as many rows as columns, refusing what is not finite."""
     if not math.isfinite(float(torch.linalg.vector_norm(state) + torch.linalg.vector_norm(vector))):

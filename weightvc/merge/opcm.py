@@ -25,6 +25,7 @@ class _Projecting(ABC):
     scaled: ClassVar[bool] = True
 
     alpha: float
+    norm: str
     other: str
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
@@ -49,12 +50,18 @@ class _Projecting(ABC):
         return Step(*self._add(state, vector))
 
     def scale(self, task_norms: Sequence[float], merged_norm: float) -> float:
-        """Return the factor that gives the merge the mean norm of its tasks; 1 where there is nothing to scale.
+        """Return the factor that gives the merge the norm that ``norm`` says; 1 where there is nothing to scale.
 
-        Tasks without a vector do not count: merging a copy of the base as well changes no bit.
+        Tasks without a vector do not count: merging a copy of the base as well changes no bit. Nor is a task scaled
+        that alone has one.
         """
         moving = [norm for norm in task_norms if norm]
-        return math.fsum(moving) / len(moving) / merged_norm if moving and merged_norm else 1.0
+        if not moving or not merged_norm:
+            return 1.0
+        if self.norm == "rss":
+            return math.hypot(*moving) / merged_norm
+        times = 1.0 if self.norm == "mean" or len(moving) == 1 else float(self.norm)
+        return times * (math.fsum(moving) / len(moving)) / merged_norm
 
     @abstractmethod
     def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]: ...

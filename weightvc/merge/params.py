@@ -1,7 +1,7 @@
 """Parameters of merge methods as plain data: their types, ranges and spellings."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,6 +23,7 @@ class Param:
         meaning: What it does, for people, in one sentence.
         range: The values it takes, for people, as in "alpha is …".
         accepts: Tells whether a value of ``type`` is in that range.
+        numeric: Whether a text may be given as the number that it spells.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Param:
     meaning: str
     range: str
     accepts: Callable[[Any], bool] = lambda _: True
+    numeric: bool = False
 
     def parse(self, given: Scalar) -> Scalar:
         """Return ``given``, or the value that it spells, as the parameter's own type.
@@ -38,12 +40,28 @@ class Param:
         Raises:
             ValueError: it is none of the parameter's values.
         """
+        if self.numeric and type(given) in (int, float):
+            given = str(given)
         if type(given) not in (self.type, str) and (type(given), self.type) != (int, float):
             raise ValueError(given)
         value = TYPES[self.type](given)
         if not self.accepts(value):
             raise ValueError(value)
         return value
+
+
+def choice(name: str, default: str, others: Sequence[str], meaning: str) -> Param:
+    """Return a parameter that is one of a few words."""
+    words = (default, *others)
+    return Param(name, str, default, meaning, f"{', '.join(words[:-1])} or {words[-1]}", words.__contains__)
+
+
+def is_norm(text: str) -> bool:
+    """Tell whether ``text`` is ``mean``, ``rss`` or a finite number above 0."""
+    try:
+        return text in ("mean", "rss") or 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def named(name: str, patterns: str) -> bool:

@@ -1,8 +1,9 @@
 """The merge methods by name, as plain data: usage errors and completion load no tensors.
 
-Other packages add methods under the entry-point group ``weightvc.merge_methods``. Such an entry is a frozen
-dataclass that implements :class:`weightvc.merge.method.Fold`. Each of its fields has a default, whose type is the
-parameter's, and may say what it means in ``metadata["meaning"]``; a bad value raises ``ValueError``.
+Other packages add methods under the entry-point group ``weightvc.merge_methods``. Such an entry is a frozen dataclass
+that implements :class:`weightvc.merge.method.Fold` or :class:`weightvc.merge.joint.Joint`. Each of its fields has a
+default, whose type is the parameter's, and may say what it means in ``metadata["meaning"]``; a bad value raises
+``ValueError``.
 """
 
 import dataclasses
@@ -11,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from weightvc.merge.params import MAX_PATTERNS, TYPES, Param
+from weightvc.merge.params import MAX_PATTERNS, TYPES, Param, choice, is_norm
 from weightvc.objects.recipe import Scalar
 from weightvc.util import plugins
 from weightvc.util.errors import NotFound, UsageError
 from weightvc.util.text import listed, meant, printable
 
 if TYPE_CHECKING:
+    from weightvc.merge.joint import Joint
     from weightvc.merge.method import Fold
 
 GROUP = "weightvc.merge_methods"
@@ -54,6 +56,10 @@ class MethodInfo:
     experimental: bool = False
 
 
+def _within_one(value: float) -> bool:
+    return 0.0 <= value <= 1.0
+
+
 _OPCM = "arXiv 2501.09522 (NeurIPS 2025)"
 _ALPHA = Param(
     name="alpha",
@@ -63,6 +69,15 @@ _ALPHA = Param(
     range="a number from 0 up to but not including 1",
     accepts=lambda value: 0.0 <= value < 1.0,
 )
+_NORM = Param(
+    name="norm",
+    type=str,
+    default="mean",
+    meaning="norm of the merged task vector: the tasks' mean, the root of the sum of their squares, or times the mean",
+    range="mean, rss, or a number above 0",
+    accepts=is_norm,
+    numeric=True,
+)
 _OTHER = Param(
     name="other",
     type=str,
@@ -71,19 +86,37 @@ _OTHER = Param(
     range=f"a comma-separated list of shell patterns such as '*embed*', of at most {MAX_PATTERNS} characters",
     accepts=lambda value: len(value) <= MAX_PATTERNS,
 )
+_DENSITY = Param(
+    name="density",
+    type=float,
+    default=0.2,
+    meaning="share of each task vector's elements that is kept",
+    range="a number above 0 and up to 1",
+    accepts=lambda value: 0.0 < value <= 1.0,
+)
+_SCALING = Param("scaling", float, 1.0, "factor for the merged task vector", "a finite number")
+_DROPPING = (
+    Param("density", float, 0.5, "share of each task vector's elements that is kept", _DENSITY.range, _DENSITY.accepts),
+    choice("rescale", "inverse-density", ("l1", "none"), "how what is kept makes up for what is dropped"),
+    Param("seed", int, 0, "number that what is dropped depends on", "a whole number"),
+    Param(
+        "vectors", bool, default=False, meaning="whether to drop from tensors of one dimension", range="true or false"
+    ),
+    _SCALING,
+)
 _ROWS = (
     MethodInfo(
         "opcm-s",
         "OPCM whose projection depends on subspaces only: reproducible for any number of tasks",
         _OPCM,
-        (_ALPHA, _OTHER),
+        (_ALPHA, _NORM, _OTHER),
         "weightvc.merge.opcm:OpcmS",
     ),
     MethodInfo(
         "opcm",
         "OPCM as published: each task is projected off the leading directions of those before it",
         _OPCM,
-        (_ALPHA, _OTHER),
+        (_ALPHA, _NORM, _OTHER),
         "weightvc.merge.opcm:Opcm",
     ),
     MethodInfo(
@@ -100,6 +133,70 @@ _ROWS = (
         (),
         "weightvc.merge.linear:Linear",
     ),
+    MethodInfo(
+        "magmax",
+        "of each weight the largest change that any task made",
+        "arXiv 2407.06322 (ECCV 2024)",
+        (_SCALING,),
+        "weightvc.merge.magmax:MagMax",
+    ),
+    MethodInfo(
+        "ties",
+        "trims each task vector, elects a sign for each weight, and joins what agrees",
+        "arXiv 2306.01708 (NeurIPS 2023)",
+        (
+            _DENSITY,
+            choice("scope", "model", ("tensor",), "what a task vector is trimmed over"),
+            choice("aggregate", "mean", ("sum", "max"), "how what agrees is joined"),
+            choice("election", "unweighted", ("weighted",), "whether coefficients count in the election"),
+            _SCALING,
+            choice("compat", "none", ("mergekit", "peft"), "whose arithmetic to follow instead of the paper's"),
+        ),
+        "weightvc.merge.ties:Ties",
+    ),
+    MethodInfo(
+        "dare",
+        "sum of the task vectors, of which elements are dropped at random",
+        "arXiv 2311.03099 (ICML 2024)",
+        _DROPPING,
+        "weightvc.merge.dare:Dare",
+    ),
+    MethodInfo(
+        "dare_ties",
+        "drops elements at random, elects a sign for each weight, and sums what agrees",
+        "arXiv 2311.03099 (ICML 2024)",
+        _DROPPING,
+        "weightvc.merge.dare:DareTies",
+    ),
+    MethodInfo(
+        "slerp",
+        "two models along the arc between them, tensor by tensor",
+        "Shoemake, SIGGRAPH 1985",
+        (Param("t", float, 0.5, "place on the arc", "a number from 0, the first task, to 1, the second", _within_one),),
+        "weightvc.merge.slerp:Slerp",
+    ),
+    MethodInfo(
+        "model_stock",
+        "average of the task vectors, shrunk by how little they agree",
+        "arXiv 2403.19522 (ECCV 2024)",
+        (),
+        "weightvc.merge.model_stock:ModelStock",
+    ),
+    MethodInfo(
+        "tsv-m",
+        "leading singular vectors of every task, made orthogonal to those of the others",
+        "arXiv 2412.00081 (CVPR 2025)",
+        (_SCALING,),
+        "weightvc.merge.tsv_m:TsvM",
+    ),
+    MethodInfo(
+        "mdm-oc",
+        "task vectors made orthogonal one after the other, over the whole model",
+        "arXiv 2507.20997, in weightvc's own definition",
+        (choice("unmerge", "replay", ("subtract",), "what a coefficient of 0 does; subtract is approximate"),),
+        "weightvc.merge.mdm_oc:MdmOc",
+        experimental=True,
+    ),
 )
 
 METHODS: Mapping[str, MethodInfo] = {row.name: row for row in _ROWS}
@@ -115,7 +212,7 @@ def describe(name: str) -> MethodInfo:
     return METHODS[name] if name in METHODS else _describe(name, _kind(name))
 
 
-def create(name: str, params: Mapping[str, Scalar]) -> "Fold":
+def create(name: str, params: Mapping[str, Scalar]) -> "Fold | Joint":
     """Return the method ``name`` with ``params``, which may spell values as text; others are at their defaults.
 
     Raises:
@@ -123,7 +220,7 @@ def create(name: str, params: Mapping[str, Scalar]) -> "Fold":
     """
     values = check(name, params)
     try:
-        return cast("Fold", _kind(name)(**values))
+        return cast("Fold | Joint", _kind(name)(**values))
     except UsageError:
         raise
     except ValueError as error:
@@ -139,7 +236,7 @@ def check(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
 
 
-def params_of(method: "Fold") -> dict[str, Scalar]:
+def params_of(method: "Fold | Joint") -> dict[str, Scalar]:
     """Return every parameter of a method with its value: the form that locks store and :func:`create` takes."""
     return dataclasses.asdict(cast("Any", method))
 

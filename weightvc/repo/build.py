@@ -11,6 +11,7 @@ from weightvc.checkpoint import adapter, card
 from weightvc.checkpoint.writer import Layout, Writer, write_extra
 from weightvc.merge import linalg
 from weightvc.merge.fingerprint import fingerprint
+from weightvc.merge.joint import Task
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Digest
 from weightvc.objects.lock import Lock, TensorLine
@@ -111,6 +112,10 @@ class Builder:
             self._reader,
             plan,
             resolved.method,
+            [
+                Task(weighted.coefficient, manifest.version)
+                for weighted, manifest in zip(resolved.recipe.tasks, resolved.tasks, strict=True)
+            ],
             device=self._device,
             scratch=self._repo.tmp,
             jobs=self._jobs,

@@ -23,10 +23,13 @@ from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
 
-# What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, and a projection's matrices.
+# What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, those of each task beside,
+# and the matrices that a projection, or a method that joins them, holds.
 RUNTIME = 300 * 2**20
 SPANS = 96 * 2**20
 _PROJECTION_COPIES = 8
+_JOINED_COPIES = 3
+_SPAN = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,9 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
     """Return what the checkout will do, known from manifests only."""
     recipe, plan = resolved.recipe, builder.plan
     projected = [tensor.spec.elements * 8 for tensor in plan.tensors if tensor.rule == "projected"]
+    joined = [tensor.spec.elements * 8 * len(tensor.sources) for tensor in plan.tensors if tensor.rule == "joined"]
+    held = max(max(projected, default=0) * _PROJECTION_COPIES, max(joined, default=0) * _JOINED_COPIES)
+    held += SPANS + _factors(resolved) + len(resolved.tasks) * _SPAN
     manifests = (resolved.state.base, *resolved.tasks)
     return CheckedOut(
         output=str(directory),
@@ -159,7 +165,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         rules=plans.summary(plan),
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
         scratch_bytes=sum(projected),
-        peak_bytes=RUNTIME + jobs * (max(projected, default=0) * _PROJECTION_COPIES + SPANS + _factors(resolved)),
+        peak_bytes=RUNTIME + jobs * held,
         notes=_adapter(resolved)
         + plans.describe(plan, [weighted.task for weighted in recipe.tasks])
         + builder.others.describe()

@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+from weightvc.merge.joint import Joint
 from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
@@ -14,7 +15,7 @@ from weightvc.repo.factors import LowRank
 from weightvc.util.errors import Conflict
 from weightvc.util.text import Note, counted, printable
 
-Rule: TypeAlias = Literal["base", "task", "elementwise", "projected"]
+Rule: TypeAlias = Literal["base", "task", "elementwise", "projected", "joined"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
 
 Source: TypeAlias = Entry | LowRank
@@ -63,7 +64,7 @@ class Plan:
         return tuple(sorted(replace(plan.spec, name=name) for plan in self.tensors for name in plan.names))
 
 
-def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold) -> Plan:
+def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold | Joint) -> Plan:
     """Decide what becomes of every base tensor.
 
     Raises:
@@ -76,7 +77,7 @@ def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold
 
 
 def _tensors(
-    base: Manifest, tasks: Sequence[Manifest], weights: Sequence[float], recipe: Recipe, method: Fold
+    base: Manifest, tasks: Sequence[Manifest], weights: Sequence[float], recipe: Recipe, method: Fold | Joint
 ) -> Iterator[TensorPlan]:
     for group in _ties(base, tasks):
         entry = base.by_name[group[0]]
@@ -91,12 +92,19 @@ def _tensors(
             rule = "base"
         elif spec.dtype not in MERGED:
             rule, sources = _carried(spec, sources, recipe.on_int_mismatch)
-        elif len(sources) > 1 and all(method.projects(base.by_name[name].spec) for name in group):
-            rule = "projected"
+        else:
+            rule = _merged([base.by_name[name].spec for name in group], len(sources), method)
         if recipe.cast is not None and spec.dtype in MERGED:
             rule = "elementwise" if rule == "base" and spec.dtype != recipe.cast else rule
             spec = replace(spec, dtype=recipe.cast)
         yield TensorPlan(group, spec, rule, entry, sources)
+
+
+def _merged(specs: Sequence[TensorSpec], sources: int, method: Fold | Joint) -> Rule:
+    """Return how a tensor of numbers is merged: whole if the method wants it so, by whatever name it goes."""
+    if isinstance(method, Joint):
+        return "joined" if all(map(method.whole, specs)) else "elementwise"
+    return "projected" if sources > 1 and all(map(method.projects, specs)) else "elementwise"
 
 
 def _changed(task: Manifest, group: Sequence[str]) -> Source | None:
@@ -160,7 +168,7 @@ def _carried(
 
 def summary(plan: Plan) -> dict[str, int]:
     """Count the result's tensors by rule."""
-    counts = dict.fromkeys(("base", "task", "elementwise", "projected"), 0)
+    counts = dict.fromkeys(get_args(Rule), 0)
     for tensor in plan.tensors:
         counts[tensor.rule] += len(tensor.names)
     return counts

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from weightvc.merge import table
 from weightvc.objects.ids import is_task_name
@@ -19,6 +19,7 @@ from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, meant, printable
 
 if TYPE_CHECKING:  # it needs torch, and recipes are kept without
+    from weightvc.merge.joint import Joint
     from weightvc.merge.method import Fold
 
 
@@ -48,7 +49,7 @@ class Resolved:
 
     state: State
     recipe: Recipe
-    method: "Fold"
+    method: "Fold | Joint"
     tasks: tuple[Manifest, ...]
 
     @property
@@ -59,8 +60,11 @@ class Resolved:
         return self.state.base if not self.tasks and self.recipe.cast is None else None
 
 
-def is_neutral(method: "Fold") -> bool:
+def is_neutral(method: "Fold | Joint") -> bool:
     """Tell whether a method leaves a single task vector at coefficient 1 as it is."""
+    if (neutral := getattr(method, "neutral", None)) is not None:
+        return bool(neutral)
+    method = cast("Fold", method)
     return method.coefficients([1.0]) == (1.0,) and (method.scaled or method.scale((), 0.0) == 1.0)
 
 

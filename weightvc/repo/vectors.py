@@ -7,11 +7,14 @@ of each thread fragmented, at several times what is in use.
 import threading
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from weightvc.repo.decode import SPAN, Decoder
-from weightvc.repo.factors import DTYPES, Factors
+from weightvc.repo.decode import SPAN, Decoder, Reader
+from weightvc.repo.factors import DTYPES, Factors, LowRank
+from weightvc.repo.plan import Plan, Source, TensorPlan
 from weightvc.util.errors import Conflict
 from weightvc.util.text import printable
 
@@ -25,6 +28,7 @@ class _Buffers(threading.local):
     def __init__(self, device: torch.device) -> None:
         self.raw = (memoryview(bytearray(SPAN)), memoryview(bytearray(SPAN)))
         self.base = torch.empty(_WIDEST, dtype=torch.float64, device=device)
+        self.many: list[Tensor] = []
         self.fold = tuple(torch.empty(_WIDEST, dtype=torch.float64, device=device) for _ in range(2))
 
 
@@ -44,6 +48,13 @@ class Workspace:
     def base(self) -> Tensor:
         """A float64 span of this thread for the base."""
         return self._buffers.base
+
+    def spans(self, count: int) -> list[Tensor]:
+        """Return this many float64 spans of this thread, which share no memory."""
+        many = self._buffers.many
+        while len(many) < count:
+            many.append(torch.empty(_WIDEST, dtype=torch.float64, device=self.device))
+        return many[:count]
 
     def beside(self, taken: Tensor | None) -> Tensor:
         """Return a float64 span of this thread that shares no memory with ``taken``."""
@@ -116,3 +127,42 @@ class Vectors:
     def _widen(decoder: Decoder, data: memoryview, out: Tensor) -> Tensor:
         numbers = torch.frombuffer(data, dtype=DTYPES[decoder.entry.spec.dtype])
         return out[: numbers.numel()].copy_(numbers)
+
+
+class Sources:
+    """Opens the base and the task vectors of a plan's tensors.
+
+    Args:
+        reader: Decodes the base and the tasks.
+        plan: The merge.
+        device: Where vectors are computed.
+        special: Whether the base or a task holds infinities or NaN.
+    """
+
+    def __init__(self, reader: Reader, plan: Plan, device: torch.device, *, special: bool) -> None:
+        self.plan = plan
+        self.device = device
+        self.workspace = Workspace(device)
+        self._reader = reader
+        self._special = special
+
+    def changed(self) -> list[TensorPlan]:
+        """Return the tensors that are merged, or cast."""
+        return [plan for plan in self.plan.tensors if plan.rule not in ("base", "task")]
+
+    def vectors(self, plan: TensorPlan) -> Vectors:
+        """Return the base and the weighted task vectors of one tensor."""
+        base = self._reader.open(plan.base)
+        sources = [(self.plan.weights[at], self._open(source, base)) for at, source in plan.sources]
+        return Vectors(base, sources, self.workspace, special=self._special)
+
+    def _open(self, source: Source, base: Decoder) -> Decoder | Factors:
+        if isinstance(source, LowRank):
+            return Factors.open(self._reader, source, self.device)
+        return self._reader.open(source, base=base)
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """Return a tensor's bytes, copied to the CPU if they are elsewhere."""
+    array: NDArray[np.uint8] = tensor.reshape(-1).cpu().view(torch.uint8).numpy()
+    return array.data

@@ -1,0 +1,428 @@
+"""Laws of joint methods, and each of them against numbers worked out in another way."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from weightvc.merge import linalg, select
+from weightvc.merge.dare import draw
+from weightvc.merge.joint import Joint, Piece, Task
+from weightvc.merge.mdm_oc import solve
+from weightvc.merge.table import METHODS, create
+from weightvc.objects.tensors import TensorSpec
+from weightvc.util.errors import BadInput, UsageError
+
+JOINT = [name for name in METHODS if isinstance(create(name, {}), Joint)]
+ALL = pytest.mark.parametrize("name", JOINT)
+ORDER_FREE = [name for name in JOINT if name not in ("slerp", "mdm-oc")]
+SHAPES = {"a.weight": (9, 6), "b.weight": (5, 11), "c.bias": (40,), "d.scale": (), "e.conv": (3, 2, 2)}
+CUTS = 7
+"""Elements of a piece of a tensor that is not taken whole."""
+
+
+def model(seed, scale=1.0):
+    made = torch.Generator().manual_seed(seed)
+    return {name: scale * torch.randn(shape, generator=made, dtype=torch.float64) for name, shape in SHAPES.items()}
+
+
+BASE = model(0)
+TASKS = [model(seed, 0.1) for seed in (1, 2, 3)]
+
+
+def join(method, vectors, given=None, *, base=BASE, cuts=CUTS, versions=None):
+    """Join task vectors, dictionaries by tensor name, as the engine does; return the merged task vector."""
+    given = [1.0] * len(vectors) if given is None else given
+    versions = versions or [f"version {at}" for at in range(len(vectors))]
+    factors = method.coefficients(given)
+    specs = {name: TensorSpec(name, "F64", tuple(tensor.shape)) for name, tensor in base.items()}
+    tasks = [Task(*pair) for pair in zip(given, versions, strict=True)]
+
+    def pieces(name):
+        spec = specs[name]
+        moved = {at: vector[name] * factors[at] for at, vector in enumerate(vectors) if factors[at] and name in vector}
+        if method.whole(spec):
+            yield Piece(spec, 0, torch.empty(0, dtype=torch.float64), {at: v.clone() for at, v in moved.items()})
+            return
+        for start in range(0, max(1, spec.elements), cuts):
+            span = slice(start, start + cuts)
+            held = {at: vector.reshape(-1)[span].clone() for at, vector in moved.items()}
+            yield Piece(spec, start, base[name].reshape(-1)[span].clone(), held)
+
+    def seen(name, known):
+        return sum(method.observe(piece, known) for piece in pieces(name))
+
+    known = method.begin(tasks, list(specs.values()))
+    if method.decides == "model":
+        for _ in range(method.passes):
+            known = method.combine({name: seen(name, known) for name in sorted(specs)}, known)
+    merged = {}
+    for name, spec in specs.items():
+        own = known
+        if method.decides == "tensor":
+            for _ in range(method.passes):
+                own = method.combine({name: seen(name, own)}, own)
+        parts = [method.merge(piece, own).reshape(-1) for piece in pieces(name)]
+        merged[name] = torch.cat(parts).reshape(spec.shape)
+    return merged
+
+
+def flat(vector):
+    return np.concatenate([vector[name].numpy().reshape(-1) for name in SHAPES])
+
+
+def near(found, wanted, tolerance=1e-12):
+    found = flat(found) if isinstance(found, dict) else found
+    assert np.abs(found - wanted).max() <= tolerance * max(1.0, np.abs(wanted).max())
+
+
+def two_only(name, vectors):
+    return vectors[:2] if name == "slerp" else vectors
+
+
+@ALL
+def test_frozen_and_named(name):
+    method = create(name, {})
+    assert (method.name, method.neutral) == (name, True)
+    assert method == create(name, {})
+    with pytest.raises((dataclasses.FrozenInstanceError, TypeError, AttributeError)):
+        method.density = 2
+
+
+@ALL
+def test_zero_vectors_change_nothing(name):
+    if name == "slerp":
+        pytest.skip("it is between two tasks")
+    zeros = {key: torch.zeros_like(tensor) for key, tensor in BASE.items()}
+    method = create(name, {})
+    versions = ["v0", "v1"]
+
+    alone = join(method, TASKS[:2], versions=versions)
+    beside = join(method, [*TASKS[:2], zeros], versions=[*versions, "v2"])
+    absent = join(method, [*TASKS[:2], {}], versions=[*versions, "v2"])
+
+    for other in (beside, absent):
+        assert all(torch.equal(alone[key], other[key]) for key in alone)
+
+
+@ALL
+def test_pieces_change_no_bit(name):
+    method, vectors = create(name, {}), two_only(name, TASKS)
+    one, other = (join(method, vectors, cuts=cuts) for cuts in (1000, 8))
+    for key in one:
+        if name in ("model_stock", "mdm-oc", "slerp"):  # sums of products, whose rounding depends on the pieces
+            torch.testing.assert_close(one[key], other[key], rtol=1e-12, atol=1e-15)
+        else:
+            assert torch.equal(one[key], other[key])
+
+
+@pytest.mark.parametrize("name", ORDER_FREE)
+def test_the_order_of_tasks_does_not_matter(name):
+    method = create(name, {})
+    there = join(method, TASKS, [1.0, 0.5, 2.0], versions=["a", "b", "c"])
+    back = join(method, TASKS[::-1], [2.0, 0.5, 1.0], versions=["c", "b", "a"])
+    near(there, flat(back), 1e-9)
+
+
+@ALL
+def test_task_vectors_scale_the_result(name):
+    if name == "slerp":
+        pytest.skip("angles are between weights, not task vectors")
+    method = create(name, {})
+    once, twice = (join(method, [{k: f * t for k, t in v.items()} for v in TASKS]) for f in (1.0, 4.0))
+    near(twice, 4.0 * flat(once))
+
+
+@ALL
+def test_a_task_at_coefficient_0_is_left_out(name):
+    if name == "slerp":
+        pytest.skip("it takes no coefficients")
+    method = create(name, {})
+    without = join(method, [TASKS[0], TASKS[2]], versions=["v0", "v2"])
+    zero = join(method, TASKS, [1.0, 0.0, 1.0], versions=["v0", "v1", "v2"])
+    assert all(torch.equal(without[key], zero[key]) for key in without)
+
+
+# TIES.
+
+
+def ties_by_the_paper(vectors, density, weights, aggregate="mean", *, weighted=False):
+    """Over flattened vectors: trim, elect, join."""
+    rows = np.stack(vectors)
+    kept = max(1, math.floor(density * rows.shape[1]))
+    for row in rows:
+        row[np.abs(row) < np.sort(np.abs(row))[-kept]] = 0
+    elected = np.sign((np.array(weights)[:, None] * rows if weighted else rows).sum(0))
+    elected[elected == 0] = np.sign(elected.sum()) or 1
+    agree = rows * elected > 0
+    parts = np.where(agree, np.array(weights)[:, None] * rows, 0)
+    if aggregate == "max":
+        return np.take_along_axis(parts, np.abs(parts).argmax(0)[None], 0)[0]
+    total = parts.sum(0)
+    return total if aggregate == "sum" else np.divide(total, agree.sum(0), np.zeros_like(total), where=agree.any(0))
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
+@pytest.mark.parametrize("election", ["weighted", "unweighted"])
+@pytest.mark.parametrize("density", [0.2, 0.55, 1.0, 1e-9])
+def test_ties_over_the_model(density, aggregate, election):
+    weights = [1.0, 0.5, 2.0]
+    method = create("ties", {"density": density, "aggregate": aggregate, "election": election, "scaling": 0.5})
+
+    found = join(method, TASKS, weights)
+
+    wanted = ties_by_the_paper(
+        [flat(task) for task in TASKS], density, weights, aggregate, weighted=election == "weighted"
+    )
+    near(found, 0.5 * wanted)
+
+
+@pytest.mark.parametrize("compat", ["mergekit", "peft"])
+def test_ties_as_other_tools_do_it(compat):
+    weights = [1.0, 0.5, 2.0]
+
+    found = join(create("ties", {"density": 0.4, "compat": compat}), TASKS, weights)
+
+    for name in SHAPES:
+        rows = np.stack([task[name].numpy().reshape(-1) for task in TASKS])
+        kept = max(1, math.floor(0.4 * rows.shape[1]))
+        for row in rows:
+            row[np.argsort(np.abs(row))[: len(row) - kept]] = 0
+        scaled = np.array(weights)[:, None] * rows
+        elected = np.where((scaled if compat == "mergekit" else rows).sum(0) >= 0, 1, -1)
+        agree = np.sign(rows) == elected
+        shares = agree * (np.array(weights)[:, None] if compat == "mergekit" else 1.0)
+        wanted = (scaled * agree).sum(0) / np.where(shares.sum(0) > 0, shares.sum(0), 1)
+        near(found[name].numpy().reshape(-1), wanted)
+
+
+def test_what_cancels_takes_the_sign_of_the_model():
+    vectors = [{"c.bias": torch.tensor([1.0, 3.0, 3.0, 0.0, -1.0]).double()}, {"c.bias": torch.zeros(5).double()}]
+    vectors[1]["c.bias"][:] = torch.tensor([-1.0, 1.0, 1.0, 0.0, 1.0])
+    base = {"c.bias": torch.zeros(5, dtype=torch.float64)}
+
+    for sign in (1.0, -1.0):
+        turned = [{"c.bias": sign * vector["c.bias"]} for vector in vectors]
+        found = join(create("ties", {"density": 1, "aggregate": "sum"}), turned, base=base)["c.bias"]
+        assert found.tolist() == [1.0 * sign, 4.0 * sign, 4.0 * sign, 0.0, 1.0 * sign]
+
+
+def test_compat_stands_for_other_parameters():
+    with pytest.raises(UsageError, match="compat stands for scope, election and aggregate"):
+        create("ties", {"compat": "peft", "scope": "tensor"})
+
+
+# Selection.
+
+
+@pytest.mark.parametrize("k", [1, 2, 50, 999, 1000])
+def test_the_kth_largest_magnitude_is_exact(k):
+    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+    numbers[::7] = numbers[3]
+    high, place = select.bucket(select.high(numbers), k)
+    low, _ = select.bucket(select.low(numbers, high), place)
+
+    wanted = numbers.abs().float().sort(descending=True).values[k - 1]
+
+    assert (high << 16) + low == int(wanted.view(torch.int32))
+    assert int(select.keeps(numbers, (high << 16) + low).sum()) == int((numbers.abs().float() >= wanted).sum())
+
+
+def test_more_than_there_is_keeps_everything():
+    numbers = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    assert select.bucket(select.high(numbers), 3) == (0, 1)
+    assert select.bucket(np.zeros(8, np.int64), 1) == (0, 1)
+
+
+# DARE.
+
+
+@pytest.mark.parametrize("name", ["dare", "dare_ties"])
+def test_what_is_dropped_is_a_share_and_made_up_for(name):
+    large = {"w.weight": torch.ones(200, 300, dtype=torch.float64)}
+    base = {"w.weight": torch.zeros(200, 300, dtype=torch.float64)}
+    for rescale, kept in {"inverse-density": 4.0, "none": 1.0}.items():
+        method = create(name, {"density": 0.25, "rescale": rescale})
+        found = join(method, [large], base=base, cuts=1024)["w.weight"]
+        assert set(found.unique().tolist()) == {0.0, kept}
+        assert abs(float((found > 0).double().mean()) - 0.25) < 0.01
+    found = join(create(name, {"density": 0.25, "rescale": "l1"}), [large], base=base, cuts=1024)["w.weight"]
+    assert float(found.abs().sum()) == pytest.approx(60_000)
+
+
+def test_what_is_dropped_depends_on_seed_version_and_name_alone():
+    method = create("dare", {})
+    both = join(method, TASKS[:2], versions=["x", "y"])
+    parts = [join(method, [task], versions=[version]) for task, version in zip(TASKS[:2], "xy", strict=True)]
+    near(both, flat(parts[0]) + flat(parts[1]))
+    assert not torch.equal(join(method, TASKS[:1], versions=["z"])["a.weight"], parts[0]["a.weight"])
+    other = join(create("dare", {"seed": 1}), TASKS[:1], versions=["x"])
+    assert not torch.equal(other["a.weight"], parts[0]["a.weight"])
+
+
+def test_vectors_are_left_alone_unless_asked_for():
+    alone, asked = (join(create("dare", {"vectors": flag}), TASKS[:1]) for flag in (False, True))
+    assert torch.equal(alone["c.bias"], TASKS[0]["c.bias"])
+    assert not torch.equal(asked["c.bias"], TASKS[0]["c.bias"])
+
+
+def test_the_numbers_drawn_are_these_whatever_the_start():
+    row = draw("key", 0, 1000)
+    assert (row >= 0).all()
+    assert (row < 1).all()
+    for start in (1, 3, 4, 997):
+        assert (draw("key", start, 1000 - start) == row[start:]).all()
+    seed = int.from_bytes(__import__("hashlib").sha256(b"key").digest()[:16], "little")
+    assert (np.random.Generator(np.random.Philox(key=seed)).random(1000) == row).all()
+
+
+def test_dare_ties_elects_among_what_is_left():
+    method = create("dare_ties", {"density": 1, "rescale": "none"})
+    weights = [1.0, 0.5, 2.0]
+    rows = np.stack([flat(task) for task in TASKS]) * np.array(weights)[:, None]
+    elected = np.where(rows.sum(0) >= 0, 1, -1)
+    near(join(method, TASKS, weights), np.where(rows * elected > 0, rows, 0).sum(0))
+
+
+# Slerp.
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_slerp_by_its_formula(t):
+    found = join(create("slerp", {"t": t}), TASKS[:2])
+    for name, start in BASE.items():
+        first, second = ((start + task[name]).numpy().reshape(-1) for task in TASKS[:2])
+        cosine = min(1.0, first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+        angle = math.acos(cosine)
+        if cosine > 0.9995:
+            wanted = (1 - t) * first + t * second
+        else:
+            wanted = (math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)
+        near((start + found[name]).numpy().reshape(-1), wanted)
+
+
+def test_slerp_of_what_one_task_moves_is_between_it_and_the_base():
+    found = join(create("slerp", {"t": 0.5}), [TASKS[0], {}])
+    near((BASE["a.weight"] + found["a.weight"]).norm().numpy(), float(BASE["a.weight"].norm()), 0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [([1.0, 1.0, 1.0], "between two tasks, not 3"), ([0.5], "not 1"), ([1.0, 2.0], "takes no coefficients")],
+)
+def test_slerp_is_between_two_tasks(given, words):
+    with pytest.raises(UsageError, match=words):
+        create("slerp", {}).coefficients(given)
+
+
+# Model stock.
+
+
+def test_model_stock_by_pairs():
+    found = join(create("model_stock", {}), TASKS)
+    for name in SHAPES:
+        rows = [task[name].numpy().reshape(-1) for task in TASKS]
+        cosines = [
+            rows[i] @ rows[j] / np.linalg.norm(rows[i]) / np.linalg.norm(rows[j]) for i in range(3) for j in range(i)
+        ]
+        cosine = sum(cosines) / 3
+        t = min(1.0, max(0.0, 3 * cosine / (1 + 2 * cosine))) if cosine > 0 else 0.0
+        near(found[name].numpy().reshape(-1), t * sum(rows) / 3)
+
+
+def test_model_stock_of_equal_tasks_is_that_task():
+    near(join(create("model_stock", {}), [TASKS[0], TASKS[0]]), flat(TASKS[0]))
+
+
+# TSV-M.
+
+
+def tsv(rows, shape):
+    """By decompositions with numpy's own drivers."""
+    rank = min(shape) // len(rows)
+    u, s, v = [], [], []
+    for row in rows:
+        left, values, right = np.linalg.svd(row, full_matrices=False)
+        u, s, v = [*u, left[:, :rank]], [*s, values[:rank]], [*v, right[:rank].T]
+
+    def polar(parts):
+        left, _, right = np.linalg.svd(np.concatenate(parts, 1), full_matrices=False)
+        return left @ right
+
+    return polar(u) @ np.diag(np.concatenate(s)) @ polar(v).T
+
+
+def test_tsv_m_of_matrices_and_the_mean_of_the_rest():
+    found = join(create("tsv-m", {"scaling": 0.5}), TASKS)
+    for name, shape in SHAPES.items():
+        rows = [task[name].numpy() for task in TASKS]
+        wanted = tsv(rows, shape) if len(shape) == 2 else sum(rows) / 3
+        near(found[name].numpy().reshape(-1), 0.5 * np.asarray(wanted).reshape(-1), 1e-10)
+
+
+def test_tsv_m_of_more_tasks_than_a_side_has_rows_is_the_mean():
+    vectors = [model(seed, 0.1) for seed in range(6)]
+    near(join(create("tsv-m", {}), vectors)["b.weight"].numpy(), sum(v["b.weight"].numpy() for v in vectors) / 6)
+
+
+def test_tsv_m_does_not_depend_on_the_order_of_tasks_by_a_single_bit():
+    there, back = (
+        join(create("tsv-m", {}), TASKS),
+        join(create("tsv-m", {}), TASKS[::-1], versions=["version 2", "version 1", "version 0"]),
+    )
+    assert torch.equal(there["a.weight"], back["a.weight"])
+
+
+def test_triples_of_a_matrix_of_low_rank_end_at_its_rank():
+    made = torch.Generator().manual_seed(5)
+    low = torch.randn(8, 2, generator=made, dtype=torch.float64) @ torch.randn(2, 6, generator=made).double()
+    left, values, right = linalg.leading(low, 4)
+    assert values.shape == (2,)
+    torch.testing.assert_close((left * values) @ right.mT, low)
+    with pytest.raises(BadInput, match="NaN, infinite"):
+        linalg.leading(low * math.nan, 2)
+
+
+def test_columns_that_depend_on_each_other_have_a_polar_factor_all_the_same():
+    column = torch.randn(7, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    twice = torch.cat([column, column], 1)
+    found = linalg.polar(twice)
+    torch.testing.assert_close(found[:, :2], linalg.polar(column) / math.sqrt(2))
+
+
+# MDM-OC.
+
+
+def orthogonal(rows, a):
+    """Gram-Schmidt, written out."""
+    parts = []
+    for row in rows:
+        parts.append(row - sum((row @ part) / (part @ part) * part for part in parts))
+    return sum(number * part for number, part in zip(a, parts, strict=True))
+
+
+@pytest.mark.parametrize("a", [[1.0, 1.0, 1.0], [0.5, -1.0, 2.0]])
+def test_mdm_oc_is_gram_schmidt_over_the_model(a):
+    near(join(create("mdm-oc", {}), TASKS, a), orthogonal([flat(task) for task in TASKS], a))
+
+
+def test_a_task_in_the_span_of_others_adds_nothing():
+    third = {key: 2 * TASKS[0][key] - TASKS[1][key] for key in SHAPES}
+    near(join(create("mdm-oc", {}), [*TASKS[:2], third]), orthogonal([flat(task) for task in TASKS[:2]], [1, 1]), 1e-9)
+
+
+def test_subtraction_takes_a_part_out_and_keeps_what_it_did_to_others():
+    a = [1.0, 0.0, 1.0]
+    near(
+        join(create("mdm-oc", {"unmerge": "subtract"}), TASKS, a), orthogonal([flat(task) for task in TASKS], a), 1e-12
+    )
+    near(join(create("mdm-oc", {}), TASKS, a), orthogonal([flat(TASKS[0]), flat(TASKS[2])], [1.0, 1.0]))
+
+
+def test_the_weights_solve_the_triangular_system():
+    rows = np.random.default_rng(1).normal(size=(4, 50))
+    lower = np.linalg.cholesky(rows @ rows.T)
+    lower /= np.diagonal(lower)
+    near(np.array(solve(rows @ rows.T, [1, 2, 3, 4])), np.linalg.solve(lower.T, [1, 2, 3, 4]))

@@ -1,0 +1,171 @@
+"""Merging by a fold: one accumulated sum for each tensor, and one factor for the whole model.
+
+A method whose result is scaled takes two passes: the first folds every tensor and adds up norms, keeping projected sums
+in a scratch file; the second writes base + factor * sum, cast once.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from weightvc.merge import linalg
+from weightvc.merge.method import Fold
+from weightvc.repo.plan import TensorPlan
+from weightvc.repo.vectors import Sources, Vectors, raw
+from weightvc.util import fsio, parallel
+from weightvc.util.errors import Conflict
+from weightvc.util.progress import Progress
+
+_F64 = 8
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """The first pass's result for one tensor: squared norms of the task vectors and of their sum, split ranks."""
+
+    vectors: tuple[float, ...]
+    merged: float
+    ranks: tuple[int, ...] = ()
+
+
+class Folding:
+    """Folds the task vectors of a plan.
+
+    Args:
+        sources: Opens base and task vectors.
+        method: Its ``scaled`` says whether a first pass is needed.
+        scratch: A directory for projected sums.
+        jobs: Worker threads of the first pass.
+        stack: Closes the scratch file.
+    """
+
+    def __init__(self, sources: Sources, method: Fold, scratch: Path, jobs: int, stack: ExitStack) -> None:
+        self._sources = sources
+        self._method = method
+        self._scratch = scratch
+        self._jobs = jobs
+        self._stack = stack
+        self._folded: Mapping[tuple[str, ...], _Folded] = {}
+        self._kept: dict[tuple[str, ...], int] = {}
+        self._file: fsio.NewFile | None = None
+        self._factor = 1.0
+
+    def prepare(self, progress: Progress) -> None:
+        """Run the first pass, if the method needs one: fold every changed tensor and find the global factor."""
+        plans = self._sources.changed()
+        if not self._method.scaled or not any(plan.sources for plan in plans):
+            self._factor = 1.0 if self._method.scaled else self._method.scale((), 0.0)
+            return
+        plans.sort(key=lambda plan: (plan.rule == "elementwise", -plan.spec.elements))
+        self._reserve([plan for plan in plans if plan.rule == "projected"])
+
+        def job(plan: TensorPlan) -> _Folded:
+            folded = self._project(plan) if plan.rule == "projected" else self._measure(plan)
+            progress.advance(plan.spec.nbytes)
+            return folded
+
+        with progress.stage("Folding", sum(plan.spec.nbytes for plan in plans)):
+            results = parallel.run(job, plans, self._jobs, linalg.pin_thread)
+        self._folded = dict(sorted(zip((plan.names for plan in plans), results, strict=True)))
+        self._factor = self._global_factor()
+
+    def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
+        """Return the split ranks that the method decided for a tensor, one for each projection."""
+        return self._folded[plan.names].ranks if plan.names in self._folded else ()
+
+    def sums(self, plan: TensorPlan) -> Iterator[tuple[Tensor, Tensor | None, float]]:
+        """Return (base, accumulated sum, factor) span by span: float64, one-dimensional, valid until the next."""
+        vectors = self._sources.vectors(plan)
+        if self._file is None or plan.names not in self._kept:
+            for base in vectors.spans():
+                yield base, self._fold(vectors), self._factor
+            return
+        at = self._kept[plan.names]
+        for base in vectors.spans():
+            data = bytearray(os.pread(self._file.fileno(), base.numel() * _F64, at))
+            at += len(data)
+            yield base, torch.frombuffer(data, dtype=torch.float64).to(self._sources.device), self._factor
+
+    def _reserve(self, plans: Sequence[TensorPlan]) -> None:
+        """Give each projected sum its place in one scratch file."""
+        end = 0
+        for plan in plans:
+            self._kept[plan.names] = end
+            end += plan.spec.elements * _F64
+        if plans:
+            self._file = self._stack.enter_context(fsio.scratch_file(self._scratch))
+
+    def _global_factor(self) -> float:
+        squares: list[list[float]] = [[] for _ in self._sources.plan.weights]
+        sources = {plan.names: plan.sources for plan in self._sources.plan.tensors}
+        for names, folded in self._folded.items():
+            for (at, _), square in zip(sources[names], folded.vectors, strict=True):
+                squares[at].append(square)
+        merged = _norm([folded.merged for folded in self._folded.values()])
+        factor = self._method.scale([_norm(parts) for parts in squares], merged)
+        if not math.isfinite(factor) or not math.isfinite(merged):
+            raise Conflict("the merged model's norm is beyond double precision", "use smaller coefficients")
+        return factor
+
+    def _fold(self, vectors: Vectors, squares: list[float] | None = None) -> Tensor | None:
+        """Fold the current span's task vectors, adding each one's squared norm to ``squares`` if given."""
+        total: Tensor | None = None
+        for at in range(len(vectors)):
+            vector = vectors.vector(at, self._sources.workspace.beside(total))
+            if squares is not None:
+                squares[at] += _square(vector)
+            total = self._method.step(total, vector, project=False).state
+        return total
+
+    def _measure(self, plan: TensorPlan) -> _Folded:
+        vectors = self._sources.vectors(plan)
+        squares = [0.0] * len(vectors)
+        merged = 0.0
+        for _ in vectors.spans():
+            total = self._fold(vectors, squares)
+            merged += 0.0 if total is None else _square(total)
+        return _Folded(tuple(squares), merged)
+
+    def _project(self, plan: TensorPlan) -> _Folded:
+        squares: list[float] = []
+        ranks: list[int] = []
+        total: Tensor | None = None
+        for at in range(len(plan.sources)):
+            vector = self._whole(plan, at)
+            squares.append(_square(vector))
+            total, rank = self._method.step(total, vector, project=True)
+            del vector
+            if rank is not None:
+                ranks.append(rank)
+        if self._file is None or total is None:
+            raise RuntimeError(f"{plan.names}: a projected tensor has sources and a place in the scratch file")
+        self._file.pwrite(raw(total), self._kept[plan.names])
+        return _Folded(tuple(squares), _square(total), tuple(ranks))
+
+    def _whole(self, plan: TensorPlan, at: int) -> Tensor:
+        """Return one weighted task vector as a float64 matrix, filled span by span."""
+        vectors = self._sources.vectors(replace(plan, sources=plan.sources[at : at + 1]))
+        flat = torch.empty(plan.spec.elements, dtype=torch.float64, device=self._sources.device)
+        done = 0
+        for base in vectors.spans():
+            vectors.vector(0, flat[done : done + base.numel()])
+            done += base.numel()
+        return flat.view(plan.spec.shape)
+
+
+def _norm(squares: Sequence[float]) -> float:
+    try:
+        return math.sqrt(math.fsum(squares))
+    except OverflowError:
+        return math.inf
+
+
+def _square(vector: Tensor) -> float:
+    flat = vector.reshape(-1)
+    return float(torch.dot(flat, flat))
