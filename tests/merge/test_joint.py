@@ -17,6 +17,8 @@ from weightvc.util.errors import BadInput, UsageError
 
 JOINT = [name for name in METHODS if isinstance(create(name, {}), Joint)]
 ALL = pytest.mark.parametrize("name", JOINT)
+MANY = pytest.mark.parametrize("name", [name for name in JOINT if name != "slerp"])
+"""Methods of any number of tasks, whose result is in proportion to task vectors."""
 ORDER_FREE = [name for name in JOINT if name not in ("slerp", "mdm-oc")]
 SHAPES = {"a.weight": (9, 6), "b.weight": (5, 11), "c.bias": (40,), "d.scale": (), "e.conv": (3, 2, 2)}
 CUTS = 7
@@ -91,10 +93,8 @@ def test_frozen_and_named(name):
         method.density = 2
 
 
-@ALL
+@MANY
 def test_zero_vectors_change_nothing(name):
-    if name == "slerp":
-        pytest.skip("it is between two tasks")
     zeros = {key: torch.zeros_like(tensor) for key, tensor in BASE.items()}
     method = create(name, {})
     versions = ["v0", "v1"]
@@ -126,19 +126,15 @@ def test_the_order_of_tasks_does_not_matter(name):
     near(there, flat(back), 1e-9)
 
 
-@ALL
+@MANY
 def test_task_vectors_scale_the_result(name):
-    if name == "slerp":
-        pytest.skip("angles are between weights, not task vectors")
     method = create(name, {})
     once, twice = (join(method, [{k: f * t for k, t in v.items()} for v in TASKS]) for f in (1.0, 4.0))
     near(twice, 4.0 * flat(once))
 
 
-@ALL
+@MANY
 def test_a_task_at_coefficient_0_is_left_out(name):
-    if name == "slerp":
-        pytest.skip("it takes no coefficients")
     method = create(name, {})
     without = join(method, [TASKS[0], TASKS[2]], versions=["v0", "v2"])
     zero = join(method, TASKS, [1.0, 0.0, 1.0], versions=["v0", "v1", "v2"])
@@ -367,6 +363,14 @@ def test_tsv_m_of_more_tasks_than_a_side_has_rows_is_the_mean():
     near(join(create("tsv-m", {}), vectors)["b.weight"].numpy(), sum(v["b.weight"].numpy() for v in vectors) / 6)
 
 
+def test_tsv_m_takes_no_pass():
+    method = create("tsv-m", {})
+    assert method.passes == 0
+    for call in (lambda: method.observe(None, None), lambda: method.combine({}, None)):
+        with pytest.raises(NotImplementedError):
+            call()
+
+
 def test_tsv_m_does_not_depend_on_the_order_of_tasks_by_a_single_bit():
     there, back = (
         join(create("tsv-m", {}), TASKS),
@@ -426,3 +430,12 @@ def test_the_weights_solve_the_triangular_system():
     lower = np.linalg.cholesky(rows @ rows.T)
     lower /= np.diagonal(lower)
     near(np.array(solve(rows @ rows.T, [1, 2, 3, 4])), np.linalg.solve(lower.T, [1, 2, 3, 4]))
+
+
+def test_vectors_count_as_they_are_where_sums_are_kept():
+    method = create("dare", {"density": 0.25, "rescale": "l1"})
+    assert torch.equal(join(method, TASKS[:1])["c.bias"], TASKS[0]["c.bias"])
+
+
+def test_one_task_that_moves_a_tensor_is_not_shrunk():
+    near(join(create("model_stock", {}), TASKS[:1]), flat(TASKS[0]))
