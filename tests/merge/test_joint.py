@@ -363,12 +363,15 @@ def test_tsv_m_of_more_tasks_than_a_side_has_rows_is_the_mean():
     near(join(create("tsv-m", {}), vectors)["b.weight"].numpy(), sum(v["b.weight"].numpy() for v in vectors) / 6)
 
 
-def test_tsv_m_takes_no_pass():
-    method = create("tsv-m", {})
-    assert method.passes == 0
-    for call in (lambda: method.observe(None, None), lambda: method.combine({}, None)):
-        with pytest.raises(NotImplementedError):
-            call()
+def test_tsv_m_counts_the_tasks_that_move_a_tensor_and_not_its_pieces():
+    half = {name: tensor.clone() for name, tensor in TASKS[0].items()}
+    half["c.bias"][:20] = 0.0
+    near(
+        join(create("tsv-m", {}), [half, TASKS[1]])["c.bias"].numpy(),
+        ((half["c.bias"] + TASKS[1]["c.bias"]) / 2).numpy(),
+    )
+    nothing = {"c.bias": torch.zeros(40, dtype=torch.float64)}
+    assert not join(create("tsv-m", {}), [nothing, nothing], base={"c.bias": BASE["c.bias"]})["c.bias"].any()
 
 
 def test_tsv_m_does_not_depend_on_the_order_of_tasks_by_a_single_bit():
@@ -376,7 +379,7 @@ def test_tsv_m_does_not_depend_on_the_order_of_tasks_by_a_single_bit():
         join(create("tsv-m", {}), TASKS),
         join(create("tsv-m", {}), TASKS[::-1], versions=["version 2", "version 1", "version 0"]),
     )
-    assert torch.equal(there["a.weight"], back["a.weight"])
+    assert all(torch.equal(there[name], back[name]) for name in SHAPES)
 
 
 def test_triples_of_a_matrix_of_low_rank_end_at_its_rank():
