@@ -1,7 +1,7 @@
 """What a codec encodes: a tensor and, for those that use one, the base's tensor in the same place, chunk by chunk."""
 
 import threading
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast
 
 from weightvc.delta.container import CHUNK
 from weightvc.delta.planes import Words, words_of
@@ -17,7 +17,6 @@ class Unsuited(BadInput):
     """A lossy codec does not take this tensor; another has to."""
 
 
-@runtime_checkable
 class Source(Protocol):
     """A tensor's raw bytes, read by ranges of whole chunks."""
 
@@ -45,8 +44,8 @@ class Pair:
         self._target = _checked(spec, target, "tensor")
         self._base: memoryview | None = None
         self._source: Source | None = None
-        if isinstance(base, Source):
-            self._source = base
+        if hasattr(base, "read_into"):  # asking whether it is a ``Source`` takes as long as encoding a small tensor
+            self._source = cast("Source", base)
             self._kept = _Kept(min(CHUNK, spec.nbytes))
         elif base is not None:
             self._base = _checked(spec, base, "base")

@@ -28,7 +28,7 @@ from weightvc.repo.decode import Reader
 from weightvc.repo.repository import Handle
 from weightvc.repo.snapshot import Item
 from weightvc.repo.state import load
-from weightvc.util import heap, parallel
+from weightvc.util import blas, heap, parallel
 from weightvc.util.progress import SILENT, Progress
 
 CHUNKS = 64
@@ -95,7 +95,7 @@ def estimate(repo: Handle, path: Path, name: str, options: Options, progress: Pr
         sample = _Sample(checkpoint, Reader(repo.store, state.base), total)
         sample.look(snapshot.items(checkpoint, state.base, matched.names), options.jobs)
         sample.warm()
-        with progress.stage(f"Estimating task {name}", sample.nbytes * len(rows)):
+        with blas.one_thread(), progress.stage(f"Estimating task {name}", sample.nbytes * len(rows)):
             estimates = tuple(sample.measure(codec, level, progress) for codec, level in rows)
         checkpoint.refuse_changed()
     return Estimated(name, total, sample.nbytes, estimates)

@@ -11,7 +11,7 @@ from weightvc.repo import stage
 from weightvc.repo.decode import Reader, Section
 from weightvc.repo.repository import BASE, TRACKED, Handle
 from weightvc.repo.state import load
-from weightvc.util import parallel
+from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed
@@ -75,7 +75,7 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
         return found
 
     total = sum(sum(manifest.objects().values()) for _, manifest in manifests)
-    with progress.stage("Checking objects", total):
+    with blas.one_thread(), progress.stage("Checking objects", total):
         checked = parallel.run(job, sorted(users), jobs)
     broken = [finding for _, finding in checked if finding is not None]
     findings += broken
@@ -196,5 +196,5 @@ def _decoded(
         return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if detail else None
 
     items = list(work.items())
-    with progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):
+    with blas.one_thread(), progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):
         return [found for found in parallel.run(job, items, jobs) if found is not None]

@@ -23,7 +23,7 @@ from weightvc.repo.folding import Folding
 from weightvc.repo.joining import Joining
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.vectors import Sources, raw
-from weightvc.util import heap
+from weightvc.util import blas, heap
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
@@ -69,6 +69,7 @@ class Materializer:
 
     def __enter__(self) -> Self:
         heap.steady()
+        self._stack.enter_context(blas.one_thread())
         self._stack.enter_context(linalg.single_thread())
         return self
 

@@ -17,7 +17,7 @@ from weightvc.repo.decode import SPAN, Decoder, Reader, Section
 from weightvc.repo.pieces import Piece, Sink
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
-from weightvc.util import fsio, heap, parallel
+from weightvc.util import blas, fsio, heap, parallel
 from weightvc.util.errors import BadInput, Conflict, Corrupt, UsageError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
@@ -172,7 +172,8 @@ class _Packer:
         stored = sorted(
             (item for item in items if item.entry.place is not None), key=lambda item: -item.entry.spec.nbytes
         )
-        with self._progress.stage(f"Repacking task {task.task}", sum(item.entry.spec.nbytes for item in stored)):
+        total = sum(item.entry.spec.nbytes for item in stored)
+        with blas.one_thread(), self._progress.stage(f"Repacking task {task.task}", total):
             done = parallel.run(self._entry, stored, self._options.jobs)
         lists = pieces.settle([*same, *done], self._sink)
         return replace(task, tensors=lists["tensors"], files=lists["files"], headers=lists["headers"])

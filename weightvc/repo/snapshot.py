@@ -21,7 +21,7 @@ from weightvc.repo.decode import SPAN, Decoder, Reader, Section
 from weightvc.repo.loss import Measured
 from weightvc.repo.pieces import Piece
 from weightvc.store.local import LocalStore
-from weightvc.util import heap, parallel
+from weightvc.util import blas, heap, parallel
 from weightvc.util.errors import BadInput, UsageError
 from weightvc.util.progress import Progress
 from weightvc.util.text import printable
@@ -230,7 +230,7 @@ def _run(label: str, work: Callable[[S], T], items: Sequence[S], jobs: int, prog
         progress.advance(item.spec.nbytes)
         return done
 
-    with progress.stage(label, sum(item.spec.nbytes for item in items)):
+    with blas.one_thread(), progress.stage(label, sum(item.spec.nbytes for item in items)):
         return parallel.run(job, items, jobs)
 
 
