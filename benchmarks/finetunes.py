@@ -1,15 +1,15 @@
 """Real fine-tunes of all-MiniLM-L6-v2, made on a CPU in minutes from published weights and texts.
 
 Run:
-    python benchmarks/finetunes.py --out DIR                          # four tasks, float32
+    python benchmarks/finetunes.py --out DIR                          # six tasks, float32
     python benchmarks/finetunes.py --out DIR --tasks movies --scale 0.1 --bf16
     python benchmarks/finetunes.py --tasks movies,news20 --eval MODEL_DIR merged.safetensors
 
 The classifier head is frozen, as in CLIP's zero-shot use: a class is the base model's embedding of one describing
 sentence, and a text goes to the class with the highest cosine (logits are 20 times the cosines). So only encoder
 tensors learn, every fine-tune has exactly the base's names, shapes and dtypes, the base's score is a true zero-shot
-score, and any merge can be scored the same way. Two tasks train with weight decay, which moves every embedding row a
-little, and two without, which leaves the rows of unseen tokens bit-equal; both kinds are common in published models.
+score, and any merge can be scored the same way. Half of the tasks train with weight decay, which moves every embedding
+row a little, and half without, which leaves the rows of unseen tokens bit-equal; both are common in published models.
 
 A fine-tune is a function of the task, steps, batch, seed, threads and the torch version; it is kept under those in
 the cache of ``assets.py``. ``DIR`` gets ``base``, one complete model directory a task, and ``results.json``; with

@@ -1,7 +1,8 @@
 """The labelled texts that fine-tunes learn from, and how each task is trained.
 
 All come from wheels on PyPI (see ``assets.py``): news agency stories in eight classes (Reuters R8), Usenet posts in
-twenty groups, film snippets that people scored, and questions by the kind of their answer.
+twenty groups, snippets on films and on products that people scored, questions by the kind of their answer, and text
+messages that are spam or not.
 """
 
 import csv
@@ -66,11 +67,24 @@ def _read_news20(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
     return _tab_separated(files.news20_train), _tab_separated(files.news20_test)
 
 
-def _read_movies(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
+def _scored(path: Path) -> tuple[list[Example], list[Example]]:
     """Read snippets that people scored from -4 to 4, without the nearly neutral ones."""
-    rows = [line.split("\t") for line in files.movies.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     scored = [(float(row[1]), row[2]) for row in rows if len(row) == 3]
     return _split(("good" if score > 0 else "bad", text) for score, text in scored if abs(score) >= 0.4)
+
+
+def _read_movies(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
+    return _scored(files.movies)
+
+
+def _read_products(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
+    return _scored(files.products)
+
+
+def _read_messages(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
+    with files.messages.open(encoding="utf-8", newline="") as stream:
+        return _split(("spam" if row["spam"] == "1" else "ham", row["text"]) for row in csv.DictReader(stream))
 
 
 def _read_questions(files: assets.Corpora) -> tuple[list[Example], list[Example]]:
@@ -149,6 +163,25 @@ TASKS: dict[str, Task] = {
         decay=0.0,
         steps=160,
         tokens=20,
+    ),
+    "products": Task(
+        prompts={
+            "bad": "a faulty product and an unhappy customer",
+            "good": "an excellent product and a happy customer",
+        },
+        read=_read_products,
+        rate=5e-5,
+        decay=0.01,
+        steps=160,
+        tokens=40,
+    ),
+    "messages": Task(
+        prompts={"ham": "a message to a friend", "spam": "an advertisement that promises a prize"},
+        read=_read_messages,
+        rate=5e-5,
+        decay=0.0,
+        steps=80,
+        tokens=40,
     ),
 }
 
