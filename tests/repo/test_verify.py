@@ -193,6 +193,60 @@ def test_a_replay_in_another_environment_says_so(two, out):
     assert detail.startswith("1 tensor built otherwise (built in another environment; bytes are promised for equal")
 
 
+def change(out, name, by):
+    """Write other values of one tensor and a lock, of another environment, that has them."""
+    tensors = load_file(out / "model.safetensors")
+    by(tensors[name])
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    dtype = {torch.float64: "F64", torch.float32: "F32"}[tensors[name].dtype]
+    digest = tensor_digest(dtype, tuple(tensors[name].shape), tensors[name].numpy().tobytes())
+    relock(out, lambda lock: replace(
+        lock,
+        environment={**lock.environment, "torch": "1.0"},
+        tensors=tuple(replace(line, digest=digest) if line.name == name else line for line in lock.tensors),
+    ))  # fmt: skip
+
+
+def test_a_replay_elsewhere_allows_for_rounding(two, out):
+    change(out, "pooler.weight", lambda values: values.copy_(values.nextafter(values + 1)))
+
+    check = two.json("verify", out, "--replay")["checks"][-1]
+
+    assert check["ok"]
+    assert check["detail"] == (
+        "18 tensors rebuilt from sources, byte for byte but for 1 within 1e-12 of their task vectors "
+        "(built in another environment; bytes are promised for equal ones only)"
+    )
+
+
+def test_a_replay_elsewhere_allows_for_nothing_more(two, out):
+    change(out, "pooler.weight", lambda values: values[0, :1].mul_(1 + 1e-10))
+
+    assert found(two.run("--json", "verify", out, "--replay")) == {
+        "replay": "1 tensor built otherwise by more than 1e-12 "
+        "(built in another environment; bytes are promised for equal ones only): pooler.weight"
+    }
+
+
+def test_a_replay_elsewhere_has_copies_as_they_are(two, tmp_path):
+    two.wvc("checkout", "--tasks", "", "-o", tmp_path / "base")
+    change(tmp_path / "base", "pooler.weight", lambda values: values.copy_(values.nextafter(values + 1)))
+
+    assert "1 tensor built otherwise" in found(two.run("--json", "verify", tmp_path / "base", "--replay"))["replay"]
+
+
+def test_a_replay_elsewhere_of_many_tasks_by_the_published_rule_promises_nothing(two, templates, tmp_path):
+    for number in range(7):
+        two.put(f"more{number}", templates.beta)
+    two.wvc("checkout", "--method", "opcm", "-o", tmp_path / "out")
+    change(tmp_path / "out", "pooler.weight", lambda values: values.copy_(values.nextafter(values + 1)))
+
+    assert found(two.run("--json", "verify", tmp_path / "out", "--replay")) == {
+        "replay": "1 tensor built otherwise "
+        "(built in another environment; bytes are promised for equal ones only): pooler.weight"
+    }
+
+
 def test_a_replay_uses_the_versions_that_the_lock_pins(two, out, templates):
     two.put("alpha", templates.beta)
     two.wvc("revert", "beta", "--no-rebuild")

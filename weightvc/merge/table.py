@@ -8,6 +8,7 @@ default, whose type is the parameter's, and may say what it means in ``metadata[
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -46,6 +47,7 @@ class MethodInfo:
         params: Its parameters.
         target: ``module:class`` of its implementation, imported when first used.
         experimental: Whether its results may still change between versions.
+        across: How far apart two environments may be, as (most tasks, relative difference of merged task vectors).
     """
 
     name: str
@@ -54,12 +56,14 @@ class MethodInfo:
     params: tuple[Param, ...]
     target: str
     experimental: bool = False
+    across: tuple[tuple[float, float], ...] = ((math.inf, 1e-12),)
 
 
 def _within_one(value: float) -> bool:
     return 0.0 <= value <= 1.0
 
 
+_SPECTRAL = ((math.inf, 1e-9),)
 _OPCM = "arXiv 2501.09522 (NeurIPS 2025)"
 _ALPHA = Param(
     name="alpha",
@@ -118,6 +122,7 @@ _ROWS = (
         _OPCM,
         (_ALPHA, _NORM, _OTHER),
         "weightvc.merge.opcm:Opcm",
+        across=((3, 1e-9), (5, 1e-6), (8, 1e-4)),
     ),
     MethodInfo(
         "task_arithmetic",
@@ -188,6 +193,7 @@ _ROWS = (
         "arXiv 2412.00081 (CVPR 2025)",
         (_SCALING,),
         "weightvc.merge.tsv_m:TsvM",
+        across=_SPECTRAL,
     ),
     MethodInfo(
         "mdm-oc",
@@ -196,6 +202,7 @@ _ROWS = (
         (choice("unmerge", "replay", ("subtract",), "what a coefficient of 0 does; subtract is approximate"),),
         "weightvc.merge.mdm_oc:MdmOc",
         experimental=True,
+        across=_SPECTRAL,
     ),
 )
 
@@ -236,6 +243,14 @@ def check(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
 
 
+def tolerance(name: str, tasks: int) -> float:
+    """Return how far the merged task vectors of two environments may be apart, relative to their norm.
+
+    0 where nothing is promised but the bytes of equal environments: an installed method, or too many tasks.
+    """
+    return next((apart for most, apart in describe(name).across if tasks <= most), 0.0)
+
+
 def params_of(method: "Fold | Joint") -> dict[str, Scalar]:
     """Return every parameter of a method with its value: the form that locks store and :func:`create` takes."""
     return dataclasses.asdict(cast("Any", method))
@@ -271,7 +286,8 @@ def _describe(name: str, kind: Any) -> MethodInfo:
         )
     params = tuple(_param(field.name, field.default, field.metadata.get("meaning", "")) for field in fields)
     summary = (kind.__doc__ or name).strip().splitlines()[0]
-    return MethodInfo(name, summary, "", params, f"{kind.__module__}:{kind.__qualname__}", experimental=True)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    return MethodInfo(name, summary, "", params, target, experimental=True, across=())
 
 
 def _param(name: str, default: Any, meaning: str) -> Param:

@@ -105,6 +105,10 @@ class Builder:
             work.prepare(progress)
             return self._lock(self._tensors(plan, work, layout, None, progress))
 
+    def base_spans(self, plan: TensorPlan) -> Iterator[tuple[int, memoryview]]:
+        """Return the raw bytes of the base tensor, in spans of as many elements as those of a merged one."""
+        return self._reader.open(plan.base).spans()
+
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
         resolved = self._resolved

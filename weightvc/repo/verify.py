@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from weightvc.checkpoint.files import map_file
+from weightvc.merge import table
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
 from weightvc.objects.tensors import tensor_digest
-from weightvc.repo import compare, output, resolve
+from weightvc.repo import compare, near, output, resolve
 from weightvc.repo import device as devices
 from weightvc.repo.build import Builder
 from weightvc.repo.others import CARD
@@ -20,6 +21,8 @@ from weightvc.util import fsio
 from weightvc.util.errors import NotARepository, NotFound
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import counted, listed
+
+_ELSEWHERE = " (built in another environment; bytes are promised for equal ones only)"
 
 K = TypeVar("K", bound=str | tuple[str, str])
 
@@ -66,7 +69,10 @@ def verify(
     if replay:
         if repo is None:
             raise NotFound("a replay needs the repository", "run it inside the repository, or with `wvc -C DIR`")
-        checks.append(_replay(repo, lock, devices.find(device), jobs, progress))
+        resolved = resolve.pinned(repo, lock, revs=(None, "HEAD"))
+        shard = lock.max_shard_size
+        builder = Builder(repo, resolved, device=devices.find(device), jobs=jobs, max_shard_size=shard)
+        checks.append(_replay(builder, path, lock, progress))
     return Verified(str(path), lock.digest, all(check.ok for check in checks), tuple(checks))
 
 
@@ -111,32 +117,44 @@ def _digest(file: Path) -> str:
     return tensor_digest("U8", [len(data)], data)
 
 
-def _replay(repo: Handle, lock: Lock, device: str, jobs: int, progress: Progress) -> Check:
+def _replay(builder: Builder, path: Path, lock: Lock, progress: Progress) -> Check:
     """Build everything anew, without writing it, and compare it with the lock.
 
-    The card, the layout and how each tensor came about are promised for equal environments only, and other files for
-    the commit that the lock names: elsewhere a task may have the same tensors with other files.
+    Bytes, the card, the layout and how each tensor came about are promised for equal environments only, and other files
+    for the commit that the lock names: elsewhere a task may have the same tensors with other files.
     """
-    resolved = resolve.pinned(repo, lock, revs=(None, "HEAD"))
-    again = Builder(repo, resolved, device=device, jobs=jobs, max_shard_size=lock.max_shard_size).digests(progress)
+    again = builder.digests(progress)
     same = (again.wvc, again.environment) == (lock.wvc, lock.environment)
-    where = "" if same else " (built in another environment; bytes are promised for equal ones only)"
+    where = "" if same else _ELSEWHERE
     locked, lines = ({(line.file, line.name): line for line in one.tensors} for one in (lock, again))
     tensors = _apart({at: t.digest for at, t in locked.items()}, {at: t.digest for at, t in lines.items()})
-    if tensors:
-        what = f"{counted(len(tensors), 'tensor')} built otherwise{where}"
-        return Check("replay", ok=False, detail=f"{what}: {_listed(tensors)}")
+    tolerance = 0.0 if same or locked.keys() != lines.keys() else table.tolerance(lock.recipe.method, len(lock.tasks))
+    far = tensors
+    if tensors and tolerance:
+        beyond = near.far(builder, path, [locked[at] for at in tensors], tolerance, progress)
+        far = [(line.file, line.name) for line in beyond]
+    if far:
+        by = f" by more than {tolerance:g}" if tolerance else ""
+        what = f"{counted(len(far), 'tensor')} built otherwise{by}{where}"
+        return Check("replay", ok=False, detail=f"{what}: {_listed(far)}")
     if same and (rules := _apart(locked, lines)):
         what = f"{counted(len(rules), 'tensor')} came about otherwise"
         return Check("replay", ok=False, detail=f"{what}: {_listed(rules)}")
     done = f"{counted(len(lock.tensors), 'tensor')} rebuilt from sources, byte for byte"
+    if tensors:
+        done += f" but for {len(tensors)} within {tolerance:g} of their task vectors{where}"
+    return _replayed_files(lock, again, done, where)
+
+
+def _replayed_files(lock: Lock, again: Lock, done: str, where: str) -> Check:
+    """Compare the other files of a replay whose tensors are right."""
     if again.commit == lock.commit and again.tasks != lock.tasks:
         others = listed([line.task for line, other in zip(lock.tasks, again.tasks, strict=True) if line != other])
         return Check("replay", ok=False, detail=f"the lock names other tasks than its commit has: {others}")
     if again.commit != lock.commit:
         return Check("replay", ok=True, detail=f"{done}; other files not compared: no commit {lock.commit[:12]} here")
     files = _apart(lock.files, again.files)
-    if not same:
+    if where:
         files = [path for path in files if path != CARD]
     if files:
         what = f"{counted(len(files), 'file')} built otherwise{where}"
