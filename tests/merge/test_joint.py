@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from weightvc.merge import linalg, select
 from weightvc.merge.dare import draw
 from weightvc.merge.joint import Joint, Piece, Task
-from weightvc.merge.mdm_oc import solve
+from weightvc.merge.mdm_oc import fidelity, solve
 from weightvc.merge.table import METHODS, create
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import BadInput, UsageError
@@ -442,3 +443,56 @@ def test_vectors_count_as_they_are_where_sums_are_kept():
 
 def test_one_task_that_moves_a_tensor_is_not_shrunk():
     near(join(create("model_stock", {}), TASKS[:1]), flat(TASKS[0]))
+
+
+def test_the_fidelity_of_a_subtraction_is_that_of_the_vectors():
+    rows = np.random.default_rng(2).normal(size=(4, 50)) + 0.3
+    a = [1.0, 1.0, 0.5, 1.0]
+    whole = orthogonal(rows, a)
+    subtracted = orthogonal(rows, [1.0, 0.0, 0.5, 1.0])
+    without = orthogonal(rows[[0, 2, 3]], [1.0, 0.5, 1.0])
+
+    kept, left = fidelity(rows @ rows.T, a, 1)
+
+    size = np.linalg.norm
+    near(np.array(kept), 1 - size(subtracted - without) / size(whole - without))
+    near(np.array(left), abs(subtracted @ rows[1]) / size(subtracted) / size(rows[1]))
+    assert 0.5 < kept < 1 - 1e-3
+    assert left > 1e-3
+
+
+def test_subtracting_the_last_task_is_exact():
+    rows = np.random.default_rng(3).normal(size=(3, 50))
+    kept, _ = fidelity(rows @ rows.T, [1.0, 1.0, 0.0], 2)
+    assert kept == pytest.approx(1.0, abs=1e-9)
+
+
+def test_subtracting_the_only_task_leaves_nothing():
+    assert fidelity(np.array([[2.0]]), [0.0], 0) == (1.0, 0.0)
+
+
+def test_a_task_that_comes_to_nothing_changes_nothing():
+    assert fidelity(np.zeros((1, 1)), [0.0], 0) == (1.0, 0.0)
+
+
+def reported(tasks, a, **params):
+    method = create("mdm-oc", params)
+    known = method.begin([Task(number, f"v{at}") for at, number in enumerate(a)], [])
+    rows = np.stack([flat(task) for task in tasks])
+    return method.report(method.combine({"": rows @ rows.T}, known))
+
+
+def test_a_report_names_tasks_that_add_nothing_and_how_far_others_are_out():
+    third = {key: 2 * TASKS[0][key] - TASKS[1][key] for key in SHAPES}
+    assert reported([*TASKS[:2], third], [1.0, 1.0, 1.0]) == [
+        (2, "it lies in the span of the tasks before it, and adds nothing")
+    ]
+    ((at, says),) = reported(TASKS, [1.0, 0.0, 1.0], unmerge="subtract")
+    assert at == 1
+    assert re.fullmatch(
+        r"taken out by subtraction, an approximation: weight fidelity 0\.9\d+ \(1 for the merge without it\), "
+        r"residual alignment 0\.\d{4}",
+        says,
+    )
+    method = create("mdm-oc", {})
+    assert method.report(method.begin([], [])) == ()
