@@ -31,8 +31,8 @@ from weightvc.merge.table import METHODS
 from weightvc.objects.recipe import DEFAULT_METHOD, Scalar
 
 SETTINGS: Mapping[str, Sequence[Mapping[str, Scalar]]] = {
-    "opcm-s": [{"norm": norm} for norm in ("mean", "1.4", "1.8", "2.2")],
-    "opcm": [{"norm": norm} for norm in ("mean", "2.2")],
+    "opcm-s": [{"norm": norm} for norm in ("mean", "1.4", "2.2", "rss")],
+    "opcm": [{"norm": norm} for norm in ("1.8",)],
     "task_arithmetic": [{"scaling": scaling} for scaling in (0.3, 0.5, 0.7)],
     "ties": [{"scaling": scaling} for scaling in (1.5, 2.0)],
     "dare": [{"scaling": scaling} for scaling in (0.3, 0.5, 0.7)],

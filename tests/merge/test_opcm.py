@@ -214,11 +214,17 @@ def test_what_is_not_finite_is_refused(name, bad, which, matrix):
 
 @BOTH
 def test_the_scale_gives_the_mean_norm_of_the_tasks(name):
-    method = create(name, {})
+    method = create(name, {"norm": "mean"})
     assert method.scaled
     assert method.scale([3.0, 5.0], 8.0) == 0.5
     assert method.scale([0.1], 0.1) == 1.0
     assert method.scale([0.0, 0.0], 0.0) == 1.0
+
+
+@pytest.mark.parametrize(("name", "times"), [("opcm", 1.0), ("opcm-s", 1.8)])
+def test_the_default_scale_is_the_published_one_for_the_published_rule_only(name, times):
+    assert create(name, {}).scale([3.0, 5.0], 8.0) == times * 0.5
+    assert create(name, {}).scale([0.1], 0.1) == 1.0
 
 
 # which tensors

@@ -113,7 +113,7 @@ _ROWS = (
         "opcm-s",
         "OPCM whose projection depends on subspaces only: reproducible for any number of tasks",
         _OPCM,
-        (_ALPHA, _NORM, _OTHER),
+        (_ALPHA, dataclasses.replace(_NORM, default="1.8"), _OTHER),
         "weightvc.merge.opcm:OpcmS",
     ),
     MethodInfo(
