@@ -137,6 +137,24 @@ def test_two_adapters_and_a_model_add_up(repo, models, tmp_path):
     assert_near(merged["h.0.q.weight"], before + moved + (tuned["h.0.q.weight"].double() - before))
 
 
+@pytest.mark.parametrize("method", ["opcm", "opcm-s", "task_arithmetic"])
+@pytest.mark.parametrize("kind", ["A", "B", "scale"])
+def test_an_update_that_learned_nothing_changes_no_bit_of_a_merge(repo, models, tmp_path, method, kind):
+    for name, seed in (("one", 1), ("two", 5)):
+        repo.put(name, write(tmp_path / name, pair("tail", 700, 900, seed=seed) | pair("h.0.up", 20, 8, seed=seed)))
+    before = dense(repo, models, tmp_path / "before", "--tasks", "one,two", "--method", method)
+    fresh = pair("tail", 700, 900, seed=9) | pair("h.0.q", 8, 8, seed=9)
+    fresh = {n: torch.zeros_like(f) if f"lora_{kind}" in n else f for n, f in fresh.items()}
+    settings = {"lora_alpha": 0} if kind == "scale" else {}
+    repo.put("fresh", write(tmp_path / "fresh", fresh, **settings))
+
+    after = dense(repo, models, tmp_path / "after", "--tasks", "one,fresh,two", "--method", method)
+
+    models.assert_same(after, before)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "after/wvc.lock.json").read_text())["tensors"]}
+    assert lines["h.0.q.weight"]["rule"] == "base"
+
+
 @pytest.mark.parametrize("method", ["opcm", "opcm-s", "linear"])
 def test_adapters_merge_as_the_models_that_they_stand_for(repo, models, tmp_path, method):
     tensors = [pair("tail", 700, 900, seed=seed) | pair("h.0.q", 8, 8, seed=seed) for seed in (1, 5)]

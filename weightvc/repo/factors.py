@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.tensors import zeros_digest
 from weightvc.objects.updates import Update
 from weightvc.repo.decode import Reader
 from weightvc.util.errors import Conflict
@@ -28,6 +29,12 @@ class LowRank:
         """Return the task's update of the base tensor ``name``, if it has one."""
         update = task.by_update.get(name)
         return None if update is None else cls(update, task.by_name[update.a], task.by_name[update.b])
+
+    @property
+    def still(self) -> bool:
+        """Whether a factor or the scale is zero, as where an adapter has learned nothing."""
+        zero = (entry.digest == zeros_digest(entry.spec.dtype, entry.spec.shape) for entry in (self.a, self.b))
+        return not self.update.scale or any(zero)
 
     @property
     def identity(self) -> tuple[str, str, float, bool]:

@@ -10,7 +10,7 @@ from weightvc.merge.joint import Joint
 from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
-from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
+from weightvc.objects.tensors import MERGED, TensorSpec, zeros_digest
 from weightvc.repo.factors import LowRank
 from weightvc.util.errors import Conflict
 from weightvc.util.text import Note, counted, printable
@@ -20,8 +20,6 @@ Rule: TypeAlias = Literal["base", "task", "elementwise", "projected", "joined"]
 
 Source: TypeAlias = Entry | LowRank
 """A task's own tensor, or the factors of its task vector."""
-
-_ZEROS = memoryview(bytes(2**20))
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _merged(specs: Sequence[TensorSpec], sources: int, method: Fold | Joint) -> 
 
 def _changed(task: Manifest, group: Sequence[str]) -> Source | None:
     if (low := LowRank.of(task, group[0])) is not None:
-        return low
+        return None if low.still and not task.nonfinite else low
     found = (task.by_base_name.get(name) for name in group)
     return next((entry for entry in found if entry is not None and entry.state == "delta"), None)
 
@@ -134,12 +132,8 @@ def _ties(base: Manifest, tasks: Sequence[Manifest]) -> list[tuple[str, ...]]:
 
 def _may_tie(entry: Entry) -> bool:
     spec = entry.spec
-    if spec.dtype not in MERGED or len(spec.shape) < 2:
-        return False
-    zeros = TensorHasher(spec.dtype, spec.shape)
-    for at in range(0, spec.nbytes, len(_ZEROS)):
-        zeros.update(_ZEROS[: spec.nbytes - at])
-    return entry.digest != zeros.digest()
+    matrix = spec.dtype in MERGED and len(spec.shape) >= 2
+    return matrix and entry.digest != zeros_digest(spec.dtype, spec.shape)
 
 
 def _one(task: Manifest, names: Sequence[str]) -> bool:
