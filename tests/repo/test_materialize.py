@@ -164,7 +164,7 @@ def test_opcm_equals_the_method_driven_in_memory(wide_repo, wide_models, models,
     done = wide_repo.json("checkout", "--tasks", "a,b=0.5,c", "--method", name, "-o", tmp_path / "out")
 
     models.assert_same(models.read(tmp_path / "out"), wanted)
-    assert done["rules"] == {"base": 1, "task": 0, "elementwise": 2, "projected": 3, "joined": 0}
+    assert done["rules"] == {"base": 1, "task": 0, "elementwise": 2, "projected": 3, "factored": 0, "joined": 0}
     lock = json.loads((tmp_path / "out/wvc.lock.json").read_text())
     assert {line["name"]: line["ranks"] for line in lock["tensors"] if "ranks" in line} == ranks
     assert {n: len(r) for n, r in ranks.items()} == {"layer.0.weight": 2, "layer.1.weight": 1, "layer.2.weight": 1}
@@ -214,7 +214,7 @@ def test_a_coefficient_of_zero_leaves_a_task_out(two, models, tmp_path):
     models.assert_same(models.read(tmp_path / "out"), models.base())
     assert (done["exact"], done["rules"]) == (
         False,
-        {"base": 17, "task": 0, "elementwise": 0, "projected": 0, "joined": 0},
+        {"base": 17, "task": 0, "elementwise": 0, "projected": 0, "factored": 0, "joined": 0},
     )
 
 
