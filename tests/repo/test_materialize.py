@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from weightvc.merge import linalg, table
+from weightvc.merge.opcm import OpcmS
 from weightvc.objects.tensors import TensorSpec
 from weightvc.repo.decode import SPAN
 
@@ -169,6 +170,19 @@ def test_opcm_equals_the_method_driven_in_memory(wide_repo, wide_models, models,
     assert {line["name"]: line["ranks"] for line in lock["tensors"] if "ranks" in line} == ranks
     assert {n: len(r) for n, r in ranks.items()} == {"layer.0.weight": 2, "layer.1.weight": 1, "layer.2.weight": 1}
     assert not list((wide_repo.path / ".git/wvc/tmp").iterdir())
+
+
+def test_a_method_that_projects_and_does_not_scale_projects(wide_repo, wide_models, models, tmp_path, monkeypatch):
+    _, tensors = wide_models
+    monkeypatch.setattr(OpcmS, "scaled", False)
+    monkeypatch.setattr(OpcmS, "scale", lambda *_: 0.5)
+    tasks = {task: tensors[task] for task in ("a", "b", "c")}
+    wanted, ranks = in_memory(OpcmS(0.5, "mean", table.OTHER), tensors["base"], tasks, dict.fromkeys(tasks, 1.0))
+
+    wide_repo.wvc("checkout", "-o", tmp_path / "out")
+
+    models.assert_same(models.read(tmp_path / "out"), wanted)
+    assert ranks
 
 
 def test_the_number_of_threads_changes_no_byte(wide_repo, models, tmp_path):

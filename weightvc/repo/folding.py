@@ -39,7 +39,7 @@ class Folding:
 
     Args:
         sources: Opens base and task vectors.
-        method: Its ``scaled`` says whether a first pass is needed.
+        method: Its ``scaled`` says whether a first pass over all tensors is needed.
         scratch: A directory for projected sums.
         jobs: Worker threads of the first pass.
         stack: Closes the scratch file.
@@ -56,10 +56,11 @@ class Folding:
         self._factor = 1.0
 
     def prepare(self, progress: Progress) -> None:
-        """Run the first pass, if the method needs one: fold every changed tensor and find the global factor."""
-        plans = self._sources.changed()
-        if not self._method.scaled or not any(plan.sources for plan in plans):
-            self._factor = 1.0 if self._method.scaled else self._method.scale((), 0.0)
+        """Run the first pass: fold the matrices, and every other tensor if a global factor is to be found."""
+        scaled = self._method.scaled
+        plans = [plan for plan in self._sources.changed() if plan.sources and (scaled or plan.kept)]
+        if not plans:
+            self._factor = 1.0 if scaled else self._method.scale((), 0.0)
             return
         plans.sort(key=lambda plan: (plan.rule != "projected", -plan.spec.elements))
         self._reserve([plan for plan in plans if plan.kept])
