@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightvc.objects.tensors import BITS, MERGED, TensorHasher, TensorSpec, tensor_digest, version_of
+from weightvc.objects.tensors import BITS, MERGED, TensorHasher, TensorSpec, tensor_digest, version_of, zeros_digest
 from weightvc.util.errors import BadInput
 
 
@@ -128,3 +128,9 @@ def test_a_version_is_the_sha256_of_sorted_pairs():
 def test_the_name_that_safetensors_reserves():
     with pytest.raises(BadInput, match="safetensors reserves this name"):
         TensorSpec("__metadata__", "F32", (1,))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (700, 900)])
+def test_the_digest_of_zeros(shape):
+    spec = TensorSpec("w", "F32", shape)
+    assert zeros_digest("F32", shape) == tensor_digest("F32", shape, bytes(spec.nbytes))

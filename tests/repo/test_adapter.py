@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from weightvc.merge import table
 from weightvc.objects.manifest import Manifest
+from weightvc.repo.decode import SPAN
 
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "base_model_name_or_path": "/elsewhere"}
 FILES = {"README.md": "---\nlibrary_name: peft\n---\n"}
@@ -137,6 +139,24 @@ def test_two_adapters_and_a_model_add_up(repo, models, tmp_path):
     assert_near(merged["h.0.q.weight"], before + moved + (tuned["h.0.q.weight"].double() - before))
 
 
+@pytest.mark.parametrize("method", ["opcm", "opcm-s", "task_arithmetic"])
+@pytest.mark.parametrize("kind", ["A", "B", "scale"])
+def test_an_update_that_learned_nothing_changes_no_bit_of_a_merge(repo, models, tmp_path, method, kind):
+    for name, seed in (("one", 1), ("two", 5)):
+        repo.put(name, write(tmp_path / name, pair("tail", 700, 900, seed=seed) | pair("h.0.up", 20, 8, seed=seed)))
+    before = dense(repo, models, tmp_path / "before", "--tasks", "one,two", "--method", method)
+    fresh = pair("tail", 700, 900, seed=9) | pair("h.0.q", 8, 8, seed=9)
+    fresh = {n: torch.zeros_like(f) if f"lora_{kind}" in n else f for n, f in fresh.items()}
+    settings = {"lora_alpha": 0} if kind == "scale" else {}
+    repo.put("fresh", write(tmp_path / "fresh", fresh, **settings))
+
+    after = dense(repo, models, tmp_path / "after", "--tasks", "one,fresh,two", "--method", method)
+
+    models.assert_same(after, before)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "after/wvc.lock.json").read_text())["tensors"]}
+    assert lines["h.0.q.weight"]["rule"] == "base"
+
+
 @pytest.mark.parametrize("method", ["opcm", "opcm-s", "linear"])
 def test_adapters_merge_as_the_models_that_they_stand_for(repo, models, tmp_path, method):
     tensors = [pair("tail", 700, 900, seed=seed) | pair("h.0.q", 8, 8, seed=seed) for seed in (1, 5)]
@@ -154,6 +174,107 @@ def test_adapters_merge_as_the_models_that_they_stand_for(repo, models, tmp_path
     for name in ("tail.weight", "h.0.q.weight"):
         found, wanted = (model[name].double() - BASE[name].double() for model in (loras, fulls))
         assert (found - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def rules_of(directory):
+    lines = json.loads((directory / "wvc.lock.json").read_text())["tensors"]
+    return {line["name"]: line["rule"] for line in lines}
+
+
+def factors_of(tensors, module, *, scale=3.0, turned=False):
+    """The task vector of a module as a product of two float64 matrices."""
+    a, b = (factor.double() for factor in factors(tensors, module))
+    return (scale * a.T, b.T) if turned else (scale * b, a)
+
+
+@pytest.fixture(scope="module")
+def doubles(sandbox, models, wvc, tmp_path_factory):
+    """A repository over matrices of float64, one of which takes several spans, with three adapters."""
+    root = tmp_path_factory.mktemp("doubles")
+    base = {
+        "h.0.up.weight": normal(2 * SPAN // 8 // 120 + 7, 120, dtype=torch.float64),
+        "h.0.down.weight": normal(64, 200, dtype=torch.float64),
+        "h.0.q.weight": normal(96, 96, dtype=torch.float64),
+    }
+    assert wvc("init", root / "repo", "--base", models.write(root / "base", base)).code == 0
+    repo, held = sandbox(root / "repo"), {}
+    for at, (name, rank) in enumerate((("one", 2), ("two", 3), ("three", 5)), 1):
+        held[name] = {}
+        for module in ("up", "down", "q"):
+            rows, columns = base[f"h.0.{module}.weight"].shape
+            # wide is turned, so that its sibling up is too
+            held[name] |= pair(f"h.0.{module}", columns, rows, rank=rank, seed=11 * at)
+        repo.json(
+            "add", write(root / name, held[name], r=rank, lora_alpha=3 * rank, fan_in_fan_out=True), "--task", name
+        )
+    repo.wvc("commit", "-m", "Add them")
+    return repo, base, held
+
+
+@pytest.mark.parametrize("name", ["opcm", "opcm-s"])
+def test_adapters_are_folded_by_their_factors(doubles, models, tmp_path, name):
+    repo, base, held = doubles
+    weights, method = {"one": 1.0, "two": -0.5, "three": 2.0}, table.create(name, {})
+
+    tasks = ",".join(f"{task}={weight}" for task, weight in weights.items())
+    done = repo.json("checkout", "--tasks", tasks, "--method", name, "-o", tmp_path / "out")
+    found = models.read(tmp_path / "out")
+
+    squares, moved = [], {}
+    for tensor in base:
+        module = tensor.removesuffix(".weight")
+        vectors = [factors_of(held[task], module, turned=True) for task in weights]
+        state = None
+        for (left, right), weight in zip(vectors, weights.values(), strict=True):
+            vector = weight * (left @ right)
+            squares.append(float(vector.square().sum()))
+            state = method.step(state, vector, project=True).state
+        moved[tensor] = state
+    norms = [math.sqrt(sum(squares[at::3])) for at in range(3)]
+    factor = method.scale(norms, math.sqrt(sum(float(total.square().sum()) for total in moved.values())))
+    for tensor, total in moved.items():
+        wanted = factor * total
+        assert (found[tensor] - base[tensor] - wanted).norm() < 1e-12 * base[tensor].norm()
+        assert wanted.norm() > 0.1 * base[tensor].norm()
+    assert set(rules_of(tmp_path / "out").values()) == {"factored"}
+    assert done["rules"]["factored"] == 3
+    assert done["scratch_bytes"] == sum(8 * 10 * sum(tensor.shape) for tensor in base.values())
+    lines = json.loads((tmp_path / "out/wvc.lock.json").read_text())["tensors"]
+    assert all(len(line["ranks"]) == 2 for line in lines)
+    assert repo.json("verify", tmp_path / "out", "--replay")["ok"]
+    assert not list((repo.path / ".git/wvc/tmp").iterdir())
+
+
+@pytest.mark.parametrize("name", ["opcm", "opcm-s"])
+def test_bytes_of_factored_merges_do_not_depend_on_workers_or_on_tasks_that_are_out_of_it(
+    doubles, models, copied, tmp_path, name
+):
+    repo = copied(doubles[0].path)
+    for jobs in (1, 2):
+        repo.wvc("checkout", "--tasks", "one,three", "--method", name, "--jobs", jobs, "-o", tmp_path / f"out{jobs}")
+    repo.wvc("checkout", "--tasks", "one,two=0,three", "--method", name, "-o", tmp_path / "zero")
+    repo.wvc("checkout", "--method", name, "-o", tmp_path / "all")
+
+    assert repo.json("revert", "two", "-m", "Take it out")["unproved"] == []
+
+    wanted = models.contents(tmp_path / "out1")
+    assert wanted == models.contents(tmp_path / "out2") == models.contents(tmp_path / "all")
+    models.assert_same(models.read(tmp_path / "zero"), models.read(tmp_path / "out1"))
+    assert set(rules_of(tmp_path / "all").values()) == {"factored"}
+
+
+def test_a_full_fine_tune_beside_adapters_is_merged_as_a_matrix(repo, models, tmp_path):
+    for seed in (1, 5):
+        repo.put(f"lora{seed}", write(tmp_path / f"lora{seed}", pair("tail", 700, 900, seed=seed)))
+    plan = repo.json("checkout", "--dry-run", "-o", tmp_path / "out")
+    repo.put("full", models.write(tmp_path / "full", models.tuned(BASE, 3, only="tail")))
+
+    more = repo.json("checkout", "-o", tmp_path / "out")
+
+    assert (plan["rules"]["factored"], plan["rules"]["projected"]) == (1, 0)
+    assert (more["rules"]["factored"], more["rules"]["projected"]) == (0, 1)
+    assert plan["scratch_bytes"] == 8 * 4 * (700 + 900)
+    assert plan["peak_bytes"] < more["peak_bytes"] - 7 * 8 * 700 * 900
 
 
 def test_matrices_with_their_inputs_in_rows_embeddings_and_convolutions(repo, models, tmp_path):

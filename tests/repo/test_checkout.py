@@ -15,7 +15,7 @@ def test_the_default_is_all_tasks_in_the_order_of_adding_into_model(two, models)
 
     assert done["output"] == str(two.path / "model")
     assert (done["recipe"], done["method"], done["exact"]) == (["alpha", "beta"], "opcm-s", False)
-    assert done["rules"] == {"base": 2, "task": 0, "elementwise": 9, "projected": 6, "joined": 0}
+    assert done["rules"] == {"base": 2, "task": 0, "elementwise": 9, "projected": 6, "factored": 0, "joined": 0}
     assert done["lock"] == str(two.path / "model/wvc.lock.json")
     lock = json.loads((two.path / "model/wvc.lock.json").read_text())
     assert done["digest"] == lock["digest"]

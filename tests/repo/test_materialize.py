@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from weightvc.merge import linalg, table
+from weightvc.merge.opcm import OpcmS
 from weightvc.objects.tensors import TensorSpec
 from weightvc.repo.decode import SPAN
 
@@ -164,11 +165,24 @@ def test_opcm_equals_the_method_driven_in_memory(wide_repo, wide_models, models,
     done = wide_repo.json("checkout", "--tasks", "a,b=0.5,c", "--method", name, "-o", tmp_path / "out")
 
     models.assert_same(models.read(tmp_path / "out"), wanted)
-    assert done["rules"] == {"base": 1, "task": 0, "elementwise": 2, "projected": 3, "joined": 0}
+    assert done["rules"] == {"base": 1, "task": 0, "elementwise": 2, "projected": 3, "factored": 0, "joined": 0}
     lock = json.loads((tmp_path / "out/wvc.lock.json").read_text())
     assert {line["name"]: line["ranks"] for line in lock["tensors"] if "ranks" in line} == ranks
     assert {n: len(r) for n, r in ranks.items()} == {"layer.0.weight": 2, "layer.1.weight": 1, "layer.2.weight": 1}
     assert not list((wide_repo.path / ".git/wvc/tmp").iterdir())
+
+
+def test_a_method_that_projects_and_does_not_scale_projects(wide_repo, wide_models, models, tmp_path, monkeypatch):
+    _, tensors = wide_models
+    monkeypatch.setattr(OpcmS, "scaled", False)
+    monkeypatch.setattr(OpcmS, "scale", lambda *_: 0.5)
+    tasks = {task: tensors[task] for task in ("a", "b", "c")}
+    wanted, ranks = in_memory(OpcmS(0.5, "mean", table.OTHER), tensors["base"], tasks, dict.fromkeys(tasks, 1.0))
+
+    wide_repo.wvc("checkout", "-o", tmp_path / "out")
+
+    models.assert_same(models.read(tmp_path / "out"), wanted)
+    assert ranks
 
 
 def test_the_number_of_threads_changes_no_byte(wide_repo, models, tmp_path):
@@ -214,7 +228,7 @@ def test_a_coefficient_of_zero_leaves_a_task_out(two, models, tmp_path):
     models.assert_same(models.read(tmp_path / "out"), models.base())
     assert (done["exact"], done["rules"]) == (
         False,
-        {"base": 17, "task": 0, "elementwise": 0, "projected": 0, "joined": 0},
+        {"base": 17, "task": 0, "elementwise": 0, "projected": 0, "factored": 0, "joined": 0},
     )
 
 

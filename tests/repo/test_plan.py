@@ -3,10 +3,12 @@
 import pytest
 
 from weightvc.merge import table
+from weightvc.merge.opcm import OpcmS
 from weightvc.objects.ids import Digest, ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.recipe import Recipe, parse_tasks
 from weightvc.objects.tensors import TensorSpec, tensor_digest
+from weightvc.objects.updates import Update
 from weightvc.repo import plan as plans
 from weightvc.util.errors import Conflict, UsageError
 
@@ -166,7 +168,7 @@ def test_the_summary_counts_names():
 
     found = plans.summary(make(manifest(delta(W, 10), delta(decoder, 10)), base=TIED))
 
-    assert found == {"base": 1, "task": 0, "elementwise": 2, "projected": 0, "joined": 0}
+    assert found == {"base": 1, "task": 0, "elementwise": 2, "projected": 0, "factored": 0, "joined": 0}
 
 
 def test_a_method_without_tasks_is_asked_for_no_coefficients():
@@ -195,3 +197,53 @@ def test_vectors_and_zeros_that_are_equal_by_chance_are_no_tie():
         "bias": ("elementwise", [0]),
         "other": ("base", []),
     }
+
+
+LARGE = whole("large", 20, shape=(16, 24))
+
+
+def adapter(rank, number, *, of=LARGE):
+    rows, columns = of.spec.shape
+    a, b = whole("a", number, shape=(rank, columns)), whole("b", number + 1, shape=(rows, rank))
+    return Manifest((a, b), (), (), "safetensors", updates=(Update(of.spec.name, "a", "b", 2.0),))
+
+
+def large(*tasks, **options):
+    (found,) = make(*tasks, base=manifest(LARGE), **options).tensors
+    return found.rule, found.rank, found.kept
+
+
+def test_matrices_that_are_updated_by_few_ranks_are_merged_by_factors():
+    tasks = adapter(3, 10), adapter(5, 12)
+
+    assert large(*tasks) == large(*tasks, method="opcm") == ("factored", 8, 8 * 8 * (16 + 24))
+    assert large(*tasks, weights=["t0=-1", "t1=2"])[0] == "factored"
+    assert large(*tasks, adapter(9, 14), weights=["t0", "t1", "t2=0"])[0] == "factored"
+    assert large(*tasks, manifest(same(LARGE)))[0] == "factored"
+    assert large(tasks[0]) == ("elementwise", 3, 0)
+    assert large(*tasks, method="task_arithmetic")[0] == large(*tasks, method="ties")[0] == "elementwise"
+
+
+def test_matrices_whose_ranks_add_up_or_that_a_task_replaces_are_projected_whole():
+    assert large(adapter(3, 10), adapter(6, 12)) == ("projected", 9, 8 * 16 * 24)
+    assert large(adapter(3, 10), manifest(delta(LARGE, 30))) == ("projected", 3, 8 * 16 * 24)
+
+
+def test_a_method_that_does_not_rotate_gets_whole_matrices(monkeypatch):
+    monkeypatch.setattr(OpcmS, "rotates", False)
+
+    assert large(adapter(3, 10), adapter(5, 12))[0] == "projected"
+
+
+def test_convolutions_that_a_method_wants_whole_are_no_matrices_to_factor(monkeypatch):
+    kernel = whole("kernel", 21, shape=(16, 24, 3, 3))
+    monkeypatch.setattr(OpcmS, "projects", lambda _method, _spec: True)
+    tasks = [
+        Manifest(
+            (whole("a", number, shape=(1, 24, 3, 3)), whole("b", number + 1, shape=(16, 1, 1, 1))),
+            (), (), "safetensors", updates=(Update("kernel", "a", "b", 2.0),),
+        )
+        for number in (10, 12)
+    ]  # fmt: skip
+
+    assert rules(make(*tasks, base=manifest(kernel)))["kernel"] == ("projected", [0, 1])

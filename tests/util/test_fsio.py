@@ -68,6 +68,19 @@ def test_append(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"abcdef"
 
 
+def test_what_was_written_is_read_back(tmp_path, monkeypatch):
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: whole(fd, [buffers[0][:3]], offset))
+    with fsio.NewFile(tmp_path) as new:
+        new.write(bytes(range(100)))
+        out = bytearray(10)
+        new.pread_into(out, 7)
+        assert out == bytes(range(7, 17))
+        with pytest.raises(OSError, match="ends too early") as caught:
+            new.pread_into(out, 95)
+        assert caught.value.filename == str(new.path)
+
+
 def test_an_unpublished_file_vanishes(tmp_path):
     def give_up():
         with fsio.NewFile(tmp_path) as new:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from weightvc.util.errors import BadInput
 
-RULES = "gram-eigh-f64/1"
-"""Identifier of the arithmetic below. Change it with any change that can move a bit of a result."""
+RULES = "gram-eigh-f64/2"
+"""Identifier of this arithmetic and that of ``factored``. Change it with any change that can move a bit of a result."""
 
 NULL = 1e-6
 """Singular values up to this share of the largest are null: the Gram matrix no longer resolves their vectors."""

@@ -21,6 +21,7 @@ class Linear:
 
     name: ClassVar[str] = "linear"
     scaled: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
         """Return the coefficients divided by their sum.

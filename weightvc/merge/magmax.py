@@ -21,6 +21,7 @@ class MagMax:
 
     name: ClassVar[str] = "magmax"
     scaled: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
 
     scaling: float
 

@@ -35,6 +35,10 @@ class Fold(Protocol):
     name: ClassVar[str]
     scaled: ClassVar[bool]
     """Whether :meth:`scale` needs the global norms. Where it does not, the caller can stream in a single pass."""
+    rotates: ClassVar[bool]
+    """Whether a projected step commutes with rotations: P step(S, D) Q' = step(P S Q', P D Q') for any P and Q of
+    orthonormal columns, with the same rank. Matrices that are known as narrow factors are then never multiplied out.
+    """
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
         """Return the factors to apply to the task vectors, given those of the recipe.

@@ -23,6 +23,7 @@ class _Projecting(ABC):
     """What both forms share: which tensors are projected, when a step is trivial, and the published scale."""
 
     scaled: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
 
     alpha: float
     norm: str

@@ -19,6 +19,7 @@ class TaskArithmetic:
 
     name: ClassVar[str] = "task_arithmetic"
     scaled: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
 
     scaling: float
 

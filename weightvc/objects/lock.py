@@ -27,8 +27,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?", re.ASCII)
 class TensorLine:
     """An output tensor: the weight file that holds it, its digest, and how it came about.
 
-    ``rule`` is ``base`` (no task changed it), ``task`` (taken as it is from a task), ``elementwise`` or
-    ``projected``; ``ranks`` are the split ranks that the method decided, one for each projection.
+    ``rule`` is ``base`` (no task changed it), ``task`` (taken as it is from a task), ``elementwise``, or, of a matrix
+    that is merged as such, ``projected``, ``factored`` (projected as the product of narrow ones) or ``joined``.
+    ``ranks`` are the split ranks that the method decided, one for each projection.
     """
 
     file: str

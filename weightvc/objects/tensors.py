@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -35,6 +36,7 @@ MERGED = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_NAME = 1024
 MAX_RANK = 64
 MAX_BYTES = 2**48
+_ZEROS = memoryview(bytes(2**20))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,6 +112,16 @@ def tensor_digest(dtype: str, shape: Iterable[int], data: "ReadableBuffer") -> D
     """Return the digest of one tensor, given its raw little-endian bytes."""
     hasher = TensorHasher(dtype, shape)
     hasher.update(data)
+    return hasher.digest()
+
+
+@lru_cache(maxsize=256)
+def zeros_digest(dtype: str, shape: tuple[int, ...]) -> Digest:
+    """Return the digest of a tensor whose bytes are all zero."""
+    hasher = TensorHasher(dtype, shape)
+    total = TensorSpec("zeros", dtype, shape).nbytes
+    for at in range(0, total, len(_ZEROS)):
+        hasher.update(_ZEROS[: total - at])
     return hasher.digest()
 
 

@@ -24,10 +24,10 @@ from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, those of each task beside,
-# and the matrices that a projection, or a method that joins them, holds.
+# and the copies that a projection holds of a matrix or of its factors, and those of a method that joins matrices.
 RUNTIME = 300 * 2**20
 SPANS = 96 * 2**20
-_PROJECTION_COPIES = 8
+_PROJECTION_COPIES = {"projected": 8, "factored": 5}
 _JOINED_COPIES = 3
 _SPAN = 8 * 2**20
 
@@ -148,9 +148,9 @@ def _factors(resolved: Resolved) -> int:
 def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:
     """Return what the checkout will do, known from manifests only."""
     recipe, plan = resolved.recipe, builder.plan
-    projected = [tensor.spec.elements * 8 for tensor in plan.tensors if tensor.rule == "projected"]
+    projected = [tensor.kept * _PROJECTION_COPIES[tensor.rule] for tensor in plan.tensors if tensor.kept]
     joined = [tensor.spec.elements * 8 * len(tensor.sources) for tensor in plan.tensors if tensor.rule == "joined"]
-    held = max(max(projected, default=0) * _PROJECTION_COPIES, max(joined, default=0) * _JOINED_COPIES)
+    held = max(max(projected, default=0), max(joined, default=0) * _JOINED_COPIES)
     held += SPANS + _factors(resolved) + len(resolved.tasks) * _SPAN
     manifests = (resolved.state.base, *resolved.tasks)
     return CheckedOut(
@@ -164,7 +164,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         bytes=sum(spec.nbytes for spec in plan.specs),
         rules=plans.summary(plan),
         read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
-        scratch_bytes=sum(projected),
+        scratch_bytes=sum(tensor.kept for tensor in plan.tensors),
         peak_bytes=RUNTIME + jobs * held,
         notes=_adapter(resolved)
         + plans.describe(plan, [weighted.task for weighted in recipe.tasks])

@@ -221,7 +221,7 @@ def _directory(reader: Reader, state: State, path: Path, stack: ExitStack) -> Si
     def spans(entry: Entry) -> Spans | None:
         if (update := updates.get(entry.spec.name)) is not None:
             a, b = map(torch.from_numpy, adapters.factors_of(checkpoint, update))
-            return _updated(reader, entry, Factors(update, a, b))
+            return _updated(reader, entry, Factors.of(update, a, b))
         name = own.get(entry.spec.name)
         spec = checkpoint.tensors[name] if name is not None else None
         if name is None or spec is None or spec.shape != entry.spec.shape or spec.dtype not in MERGED:

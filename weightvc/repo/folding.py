@@ -1,11 +1,10 @@
 """Merging by a fold: one accumulated sum for each tensor, and one factor for the whole model.
 
 A method whose result is scaled takes two passes: the first folds every tensor and adds up norms, keeping projected sums
-in a scratch file; the second writes base + factor * sum, cast once.
+in a scratch file, those of factored tensors as two factors; the second writes base + factor * sum, cast once.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weightvc.merge import linalg
+from weightvc.merge import factored, linalg
 from weightvc.merge.method import Fold
+from weightvc.repo.factors import Factors
 from weightvc.repo.plan import TensorPlan
 from weightvc.repo.vectors import Sources, Vectors, raw
 from weightvc.util import fsio, parallel
@@ -39,7 +39,7 @@ class Folding:
 
     Args:
         sources: Opens base and task vectors.
-        method: Its ``scaled`` says whether a first pass is needed.
+        method: Its ``scaled`` says whether a first pass over all tensors is needed.
         scratch: A directory for projected sums.
         jobs: Worker threads of the first pass.
         stack: Closes the scratch file.
@@ -52,21 +52,22 @@ class Folding:
         self._jobs = jobs
         self._stack = stack
         self._folded: Mapping[tuple[str, ...], _Folded] = {}
-        self._kept: dict[tuple[str, ...], int] = {}
-        self._file: fsio.NewFile | None = None
+        self._kept: dict[tuple[str, ...], tuple[fsio.NewFile, int]] = {}
         self._factor = 1.0
 
     def prepare(self, progress: Progress) -> None:
-        """Run the first pass, if the method needs one: fold every changed tensor and find the global factor."""
-        plans = self._sources.changed()
-        if not self._method.scaled or not any(plan.sources for plan in plans):
-            self._factor = 1.0 if self._method.scaled else self._method.scale((), 0.0)
+        """Run the first pass: fold the matrices, and every other tensor if a global factor is to be found."""
+        scaled = self._method.scaled
+        plans = [plan for plan in self._sources.changed() if plan.sources and (scaled or plan.kept)]
+        if not plans:
+            self._factor = 1.0 if scaled else self._method.scale((), 0.0)
             return
-        plans.sort(key=lambda plan: (plan.rule == "elementwise", -plan.spec.elements))
-        self._reserve([plan for plan in plans if plan.rule == "projected"])
+        plans.sort(key=lambda plan: (plan.rule != "projected", -plan.spec.elements))
+        self._reserve([plan for plan in plans if plan.kept])
+        whole = {"projected": self._project, "factored": self._factors}
 
         def job(plan: TensorPlan) -> _Folded:
-            folded = self._project(plan) if plan.rule == "projected" else self._measure(plan)
+            folded = whole.get(plan.rule, self._measure)(plan)
             progress.advance(plan.spec.nbytes)
             return folded
 
@@ -81,25 +82,29 @@ class Folding:
 
     def sums(self, plan: TensorPlan) -> Iterator[tuple[Tensor, Tensor | None, float]]:
         """Return (base, accumulated sum, factor) span by span: float64, one-dimensional, valid until the next."""
-        vectors = self._sources.vectors(plan)
-        if self._file is None or plan.names not in self._kept:
+        if plan.names not in self._kept:
+            vectors = self._sources.vectors(plan)
             for base in vectors.spans():
                 yield base, self._fold(vectors), self._factor
             return
-        at = self._kept[plan.names]
-        for base in vectors.spans():
-            data = bytearray(os.pread(self._file.fileno(), base.numel() * _F64, at))
-            at += len(data)
-            yield base, torch.frombuffer(data, dtype=torch.float64).to(self._sources.device), self._factor
+        product = self._product(plan) if plan.rule == "factored" else None
+        done = 0
+        for base in self._sources.vectors(replace(plan, sources=())).spans():
+            if product is None:
+                total = self._read(plan, done, base.numel())
+            else:
+                total = product.vector(done, self._sources.workspace.beside(None)[: base.numel()])
+            done += base.numel()
+            yield base, total, self._factor
 
     def _reserve(self, plans: Sequence[TensorPlan]) -> None:
         """Give each projected sum its place in one scratch file."""
-        end = 0
+        if not plans:
+            return
+        file, end = self._stack.enter_context(fsio.scratch_file(self._scratch)), 0
         for plan in plans:
-            self._kept[plan.names] = end
-            end += plan.spec.elements * _F64
-        if plans:
-            self._file = self._stack.enter_context(fsio.scratch_file(self._scratch))
+            self._kept[plan.names] = file, end
+            end += plan.kept
 
     def _global_factor(self) -> float:
         squares: list[list[float]] = [[] for _ in self._sources.plan.weights]
@@ -143,10 +148,35 @@ class Folding:
             del vector
             if rank is not None:
                 ranks.append(rank)
-        if self._file is None or total is None:
-            raise RuntimeError(f"{plan.names}: a projected tensor has sources and a place in the scratch file")
-        self._file.pwrite(raw(total), self._kept[plan.names])
+        if total is None:
+            raise RuntimeError(f"{plan.names}: a projected tensor has sources")
+        self._keep(plan, total)
         return _Folded(tuple(squares), _square(total), tuple(ranks))
+
+    def _factors(self, plan: TensorPlan) -> _Folded:
+        """Fold a matrix in the bases of its factors."""
+        found = factored.fold(self._method, [(each.left, each.right) for each in self._sources.factors(plan)])
+        self._keep(plan, found.left, found.right)
+        return _Folded(found.squares, found.merged, found.ranks)
+
+    def _product(self, plan: TensorPlan) -> Factors:
+        """Return what was kept of a matrix that was folded in the bases of its factors."""
+        rows, columns = plan.spec.shape
+        left, right = self._read(plan, 0, rows * plan.rank), self._read(plan, rows * plan.rank, plan.rank * columns)
+        return Factors(left.view(rows, plan.rank), right.view(plan.rank, columns))
+
+    def _keep(self, plan: TensorPlan, *tensors: Tensor) -> None:
+        """Write a sum to its place in the scratch file."""
+        file, at = self._kept[plan.names]
+        for tensor in tensors:
+            at += file.pwrite(raw(tensor), at)
+
+    def _read(self, plan: TensorPlan, first: int, count: int) -> Tensor:
+        """Return ``count`` numbers of what was kept, from number ``first`` on."""
+        file, at = self._kept[plan.names]
+        held = torch.empty(count, dtype=torch.float64)
+        file.pread_into(held.numpy().data, at + first * _F64)
+        return held.to(self._sources.device)
 
     def _whole(self, plan: TensorPlan, at: int) -> Tensor:
         """Return one weighted task vector as a float64 matrix, filled span by span."""

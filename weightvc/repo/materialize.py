@@ -38,7 +38,7 @@ class Materializer:
         method: The merge method.
         tasks: The tasks of the merge, by position.
         device: A torch device; decoding and encoding stay on the CPU.
-        scratch: A directory for projected sums, 8 bytes an element; the system's if it is read-only.
+        scratch: A directory for projected sums or their factors, 8 bytes an element; the system's if it is read-only.
         jobs: Worker threads.
         special: Whether the base or a task holds infinities or NaN.
     """

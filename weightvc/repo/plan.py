@@ -10,18 +10,16 @@ from weightvc.merge.joint import Joint
 from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
-from weightvc.objects.tensors import MERGED, TensorHasher, TensorSpec
+from weightvc.objects.tensors import MERGED, TensorSpec, zeros_digest
 from weightvc.repo.factors import LowRank
 from weightvc.util.errors import Conflict
 from weightvc.util.text import Note, counted, printable
 
-Rule: TypeAlias = Literal["base", "task", "elementwise", "projected", "joined"]
+Rule: TypeAlias = Literal["base", "task", "elementwise", "projected", "factored", "joined"]
 """How a tensor comes about: see :class:`weightvc.objects.lock.TensorLine`."""
 
 Source: TypeAlias = Entry | LowRank
 """A task's own tensor, or the factors of its task vector."""
-
-_ZEROS = memoryview(bytes(2**20))
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,18 @@ class TensorPlan:
         if isinstance(source, LowRank):
             raise TypeError(f"{source.update.of}: an update is no tensor")
         return source
+
+    @property
+    def rank(self) -> int:
+        """The ranks of the updates that it comes from, added up."""
+        return sum(source.rank for _, source in self.sources if isinstance(source, LowRank))
+
+    @property
+    def kept(self) -> int:
+        """Bytes of a folded sum that is kept for the second pass: a float64 matrix, or two whose product it is."""
+        if self.rule == "factored":
+            return 8 * self.rank * sum(self.spec.shape)
+        return 8 * self.spec.elements if self.rule == "projected" else 0
 
 
 @dataclass(frozen=True)
@@ -93,23 +103,34 @@ def _tensors(
         elif spec.dtype not in MERGED:
             rule, sources = _carried(spec, sources, recipe.on_int_mismatch)
         else:
-            rule = _merged([base.by_name[name].spec for name in group], len(sources), method)
+            rule = _merged([base.by_name[name].spec for name in group], [source for _, source in sources], method)
         if recipe.cast is not None and spec.dtype in MERGED:
             rule = "elementwise" if rule == "base" and spec.dtype != recipe.cast else rule
             spec = replace(spec, dtype=recipe.cast)
         yield TensorPlan(group, spec, rule, entry, sources)
 
 
-def _merged(specs: Sequence[TensorSpec], sources: int, method: Fold | Joint) -> Rule:
+def _merged(specs: Sequence[TensorSpec], sources: Sequence[Source], method: Fold | Joint) -> Rule:
     """Return how a tensor of numbers is merged: whole if the method wants it so, by whatever name it goes."""
     if isinstance(method, Joint):
         return "joined" if all(map(method.whole, specs)) else "elementwise"
-    return "projected" if sources > 1 and all(map(method.projects, specs)) else "elementwise"
+    if len(sources) < 2 or not all(map(method.projects, specs)):
+        return "elementwise"
+    return "factored" if method.rotates and _narrow(specs[0], sources) else "projected"
+
+
+def _narrow(spec: TensorSpec, sources: Sequence[Source]) -> bool:
+    """Tell whether the tasks' vectors are products whose ranks, together, are at most half of the shorter side.
+
+    Up to there factors take less time than the matrix, however many tasks there are, and at most its memory.
+    """
+    ranks = [source.rank for source in sources if isinstance(source, LowRank)]
+    return len(ranks) == len(sources) and len(spec.shape) == 2 and 2 * sum(ranks) <= min(spec.shape)
 
 
 def _changed(task: Manifest, group: Sequence[str]) -> Source | None:
     if (low := LowRank.of(task, group[0])) is not None:
-        return low
+        return None if low.still and not task.nonfinite else low
     found = (task.by_base_name.get(name) for name in group)
     return next((entry for entry in found if entry is not None and entry.state == "delta"), None)
 
@@ -134,12 +155,8 @@ def _ties(base: Manifest, tasks: Sequence[Manifest]) -> list[tuple[str, ...]]:
 
 def _may_tie(entry: Entry) -> bool:
     spec = entry.spec
-    if spec.dtype not in MERGED or len(spec.shape) < 2:
-        return False
-    zeros = TensorHasher(spec.dtype, spec.shape)
-    for at in range(0, spec.nbytes, len(_ZEROS)):
-        zeros.update(_ZEROS[: spec.nbytes - at])
-    return entry.digest != zeros.digest()
+    matrix = spec.dtype in MERGED and len(spec.shape) >= 2
+    return matrix and entry.digest != zeros_digest(spec.dtype, spec.shape)
 
 
 def _one(task: Manifest, names: Sequence[str]) -> bool:

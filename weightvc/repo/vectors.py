@@ -156,6 +156,13 @@ class Sources:
         sources = [(self.plan.weights[at], self._open(source, base)) for at, source in plan.sources]
         return Vectors(base, sources, self.workspace, special=self._special)
 
+    def factors(self, plan: TensorPlan) -> list[Factors]:
+        """Return the weighted task vectors of a tensor that its tasks only update, as the products that they are."""
+        opened = (
+            (at, Factors.open(self._reader, low, self.device)) for at, low in plan.sources if isinstance(low, LowRank)
+        )
+        return [Factors(found.left.mul_(self.plan.weights[at]), found.right) for at, found in opened]
+
     def _open(self, source: Source, base: Decoder) -> Decoder | Factors:
         if isinstance(source, LowRank):
             return Factors.open(self._reader, source, self.device)

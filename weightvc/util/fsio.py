@@ -185,6 +185,17 @@ class NewFile:
                 done += ops.pwrite(self._fd, view[done:], offset + done)
         return done
 
+    def pread_into(self, out: Buffer, offset: int) -> None:
+        """Fill ``out`` with the bytes from ``offset`` on, which have been written."""
+        view = memoryview(out).cast("B")
+        done = 0
+        with _naming(self.path):
+            while done < len(view):
+                read = os.preadv(self._fd, [view[done:]], offset + done)
+                if not read:
+                    raise OSError(errno.EIO, "ends too early")
+                done += read
+
     def close(self, *, sync: bool = True) -> None:
         """Close the descriptor, after forcing the bytes to disk if ``sync``."""
         try:
