@@ -184,6 +184,15 @@ def test_damage_is_computed_again(build, steps, states, damage, monkeypatch):
     assert steps(lambda: build("abcd")) == 0
 
 
+class Stuck(fsio.Ops):
+    """A disk on which nothing in the cache can be removed."""
+
+    def unlink(self, path):
+        if path.parent.name == "cache":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        super().unlink(path)
+
+
 class Refusing(fsio.Ops):
     """A disk on which the cache cannot be written."""
 
@@ -203,6 +212,14 @@ def test_a_cache_that_cannot_be_written_is_done_without(build, repo, states, mon
     assert build("abcd") == wanted
     assert states() == {}
     assert list((repo.path / ".git/wvc/tmp").iterdir()) == []
+
+
+def test_what_is_switched_off_is_not_even_read(build, steps, states, monkeypatch):
+    build("abc")
+    held = states()
+    monkeypatch.setattr(fsio, "ops", Stuck())
+    assert steps(lambda: build("abc", cached=False)) == 2 * 2
+    assert states() == held
 
 
 @pytest.mark.parametrize(
@@ -323,12 +340,6 @@ def test_an_earlier_version_of_a_removed_task_goes_too(build, repo, states, made
 def test_a_state_that_cannot_be_dropped_is_named(build, repo, states, monkeypatch):
     build("abc")
     stuck = [path for path in states().values() if repo.manifest("c")["version"] in tags(path)]
-
-    class Stuck(fsio.Ops):
-        def unlink(self, path):
-            if path.parent.name == "cache":
-                raise PermissionError(errno.EACCES, "Permission denied", str(path))
-            super().unlink(path)
 
     monkeypatch.setattr(fsio, "ops", Stuck())
     done = repo.json("revert", "c", "--no-rebuild")

@@ -138,7 +138,9 @@ def states(repo: Handle, plan: Plan, method: Fold | Joint, tasks: Sequence[Manif
     if not isinstance(method, Resumable) or not projected:
         return Nothing()
     limit = _limit(repo)
-    found = cache.Cache(_root(repo), repo.tmp, limit)
+    found = cache.Cache(_root(repo), repo.tmp, limit)  # which keeps to the limit, even if that is nothing
+    if not limit:
+        return Nothing()
     seed = [RULES, metadata.version("weightvc"), method.step_rule, fingerprint(device), _processor()]
     keys = {tensor: _chain(seed, tensor, plan.weights) for tensor in projected}
     return Kept(found, limit, keys, tasks, torch.device(device))

@@ -61,10 +61,6 @@ class Cache:
         self._total = sum(self._sizes.values())
         self._make_room()
 
-    def __contains__(self, key: str) -> bool:
-        """Tell whether there is a file of that name; it may be damaged."""
-        return key in self._sizes
-
     def get(self, key: str, out: memoryview, *, keep: bool = True) -> Json | None:
         """Read what is under ``key``.
 
