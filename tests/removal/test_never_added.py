@@ -96,6 +96,24 @@ def test_every_checkout_after_a_revert_is_as_if_never_added(position, lab, addin
         assert (rebuilt[label].after, rebuilt[label].proved) == (digest, True)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_states_of_merges_with_and_without_the_task_change_nothing(jobs, lab, adding, twins):
+    repo = lab.repo(*adding("amber", GONE, "chess", "dance"))
+    for requests in (REQUESTS, NEVER):
+        lab.build(repo, requests, jobs)
+    version = repo.show(GONE).version.encode()
+    states = repo.local / "cache"
+    assert any(version in path.read_bytes() for path in states.iterdir())
+
+    repo.revert(GONE, jobs=jobs)
+
+    assert lab.build(repo, NEVER, jobs) == twins["three"]
+    assert not any(version in path.read_bytes() for path in states.iterdir())
+    repo.local.joinpath("config.toml").write_text("cache.max_bytes = 0\n")
+    assert lab.build(repo, NEVER, jobs) == twins["three"]
+    assert list(states.iterdir()) == []
+
+
 def test_no_file_speaks_of_the_removed_task(lab, adding):
     repo = lab.repo(*adding("amber", GONE, "dance"))
     repo.checkout(output=lab.out, jobs=1)

@@ -1,7 +1,7 @@
 """The protocol of merge methods that stream: one state per tensor, however many tasks there are."""
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -81,6 +81,16 @@ class Fold(Protocol):
                 Ignored, like ``merged_norm``, unless :attr:`scaled`.
             merged_norm: The Frobenius norm of all accumulated sums together.
         """
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A fold whose states may be kept, and gone on from, by another of equal :attr:`step_rule`."""
+
+    @property
+    def step_rule(self) -> str:
+        """All that decides the bits of a step besides its arguments: the method, its version, and some parameters."""
         ...
 
 

@@ -22,12 +22,18 @@ from weightvc.objects.tensors import TensorSpec
 class _Projecting(ABC):
     """What both forms share: which tensors are projected, when a step is trivial, and the published scale."""
 
+    name: ClassVar[str]
     scaled: ClassVar[bool] = True
     rotates: ClassVar[bool] = True
 
     alpha: float
     norm: str
     other: str
+
+    @property
+    def step_rule(self) -> str:
+        """Return the name and alpha: ``norm`` is the scale's, and ``other`` says which tensors are projected."""
+        return f"{self.name} alpha={float(self.alpha)!r}"
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
         """Return the coefficients as given."""

@@ -18,7 +18,7 @@ from weightvc.objects.lock import Lock, TensorLine
 from weightvc.objects.manifest import Entry, Manifest, Parent
 from weightvc.objects.tensors import TensorHasher, tensor_digest
 from weightvc.repo import device as devices
-from weightvc.repo import others, resolve
+from weightvc.repo import others, prefix, resolve
 from weightvc.repo import plan as plans
 from weightvc.repo.decode import Reader, Section
 from weightvc.repo.factors import DTYPES
@@ -49,16 +49,27 @@ TORCH = {
 
 
 class Builder:
-    """Builds one resolved recipe: into a directory, or for its digests alone."""
+    """Builds one resolved recipe: into a directory, or for its digests alone.
+
+    Unless it may be ``resumed`` from cached prefix states, it reads nothing but the store.
+    """
 
     def __init__(
-        self, repo: Handle, resolved: Resolved, *, device: str, jobs: int, max_shard_size: int = DEFAULT_SHARD
+        self,
+        repo: Handle,
+        resolved: Resolved,
+        *,
+        device: str,
+        jobs: int,
+        max_shard_size: int = DEFAULT_SHARD,
+        resumed: bool = False,
     ) -> None:
         self._repo = repo
         self._resolved = resolved
         self._device = device
         self._jobs = jobs
         self._max_shard_size = max_shard_size
+        self._resumed = resumed
         self._reader = Reader(repo.store, resolved.state.base)
 
     @cached_property
@@ -112,6 +123,9 @@ class Builder:
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
         resolved = self._resolved
+        states: prefix.States = prefix.Nothing()
+        if self._resumed:
+            states = prefix.states(self._repo, plan, resolved.method, resolved.tasks, self._device)
         return Materializer(
             self._reader,
             plan,
@@ -124,6 +138,7 @@ class Builder:
             scratch=self._repo.tmp,
             jobs=self._jobs,
             special=any(manifest.nonfinite for manifest in (resolved.state.base, *resolved.tasks)),
+            states=states,
         )
 
     @cached_property
@@ -260,7 +275,7 @@ def tensors(
     Raises:
         Unsupported: torch has no dtype for a tensor (packed values); a checkout gives its bytes all the same.
     """
-    builder = Builder(repo, resolve.resolve(repo, request), device=devices.find(device), jobs=jobs)
+    builder = Builder(repo, resolve.resolve(repo, request), device=devices.find(device), jobs=jobs, resumed=True)
     plan = builder.plan
     with builder.materializer(plan) as work:
         work.prepare(progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.objects.recipe import OWN
-from weightvc.repo import asked, checkouts, loss, output, resolve, stage
+from weightvc.repo import asked, checkouts, loss, output, prefix, resolve, stage
 from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
@@ -94,7 +94,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         scratch.sweep(directory)
         scratch.sweep_files(repo.tmp)
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
-    builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=options.max_shard_size)
+    shard = options.max_shard_size
+    builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=shard, resumed=True)
     result = _preview(resolved, builder, directory, options.jobs)
     result.notes.extend(_unused(repo, request, resolved))
     if request.recipe is not None and not resolved.recipe.tasks:
@@ -125,6 +126,7 @@ def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -
     """Raise :class:`Conflict` if a task was taken out while it was being merged: the revert saw no such directory."""
     after = load(repo).removals.keys() - before
     if gone := [str(task.task) for task in resolved.tasks if task.uuid in after]:
+        prefix.forget(repo, after)
         raise Conflict(f"{listed(gone)} was taken out by `wvc revert` meanwhile; nothing was built", "run it again")
 
 

@@ -17,6 +17,7 @@ from weightvc.merge import factored, linalg
 from weightvc.merge.method import Fold
 from weightvc.repo.factors import Factors
 from weightvc.repo.plan import TensorPlan
+from weightvc.repo.prefix import States
 from weightvc.repo.vectors import Sources, Vectors, raw
 from weightvc.util import fsio, parallel
 from weightvc.util.errors import Conflict
@@ -43,14 +44,18 @@ class Folding:
         scratch: A directory for projected sums.
         jobs: Worker threads of the first pass.
         stack: Closes the scratch file.
+        states: Where projections may begin.
     """
 
-    def __init__(self, sources: Sources, method: Fold, scratch: Path, jobs: int, stack: ExitStack) -> None:
+    def __init__(
+        self, sources: Sources, method: Fold, scratch: Path, jobs: int, stack: ExitStack, *, states: States
+    ) -> None:
         self._sources = sources
         self._method = method
         self._scratch = scratch
         self._jobs = jobs
         self._stack = stack
+        self._states = states
         self._folded: Mapping[tuple[str, ...], _Folded] = {}
         self._kept: dict[tuple[str, ...], tuple[fsio.NewFile, int]] = {}
         self._factor = 1.0
@@ -138,20 +143,19 @@ class Folding:
         return _Folded(tuple(squares), merged)
 
     def _project(self, plan: TensorPlan) -> _Folded:
-        squares: list[float] = []
-        ranks: list[int] = []
-        total: Tensor | None = None
-        for at in range(len(plan.sources)):
+        done = self._states.longest(plan)
+        for at in range(len(done.squares), len(plan.sources)):
             vector = self._whole(plan, at)
-            squares.append(_square(vector))
-            total, rank = self._method.step(total, vector, project=True)
+            done.squares.append(_square(vector))
+            done.total, rank = self._method.step(done.total, vector, project=True)
             del vector
             if rank is not None:
-                ranks.append(rank)
-        if total is None:
+                done.ranks.append(rank)
+            self._states.keep(plan, done)
+        if done.total is None:
             raise RuntimeError(f"{plan.names}: a projected tensor has sources")
-        self._keep(plan, total)
-        return _Folded(tuple(squares), _square(total), tuple(ranks))
+        self._keep(plan, done.total)
+        return _Folded(tuple(done.squares), _square(done.total), tuple(done.ranks))
 
     def _factors(self, plan: TensorPlan) -> _Folded:
         """Fold a matrix in the bases of its factors."""

@@ -22,6 +22,7 @@ from weightvc.repo.factors import DTYPES
 from weightvc.repo.folding import Folding
 from weightvc.repo.joining import Joining
 from weightvc.repo.plan import Plan, TensorPlan
+from weightvc.repo.prefix import States
 from weightvc.repo.vectors import Sources, raw
 from weightvc.util import blas, heap
 from weightvc.util.errors import Conflict
@@ -41,6 +42,7 @@ class Materializer:
         scratch: A directory for projected sums or their factors, 8 bytes an element; the system's if it is read-only.
         jobs: Worker threads.
         special: Whether the base or a task holds infinities or NaN.
+        states: Where a fold's projections may begin.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Materializer:
         scratch: Path,
         jobs: int,
         special: bool,
+        states: States,
     ) -> None:
         self._reader = reader
         self.plan = plan
@@ -64,7 +67,7 @@ class Materializer:
         self._engine: Folding | Joining = (
             Joining(sources, method, tasks, jobs)
             if isinstance(method, Joint)
-            else Folding(sources, method, scratch, jobs, self._stack)
+            else Folding(sources, method, scratch, jobs, self._stack, states=states)
         )
 
     def __enter__(self) -> Self:

@@ -206,7 +206,8 @@ class Rebuild:
 
     def _builder(self, repo: Handle, resolved: Resolved, target: Target) -> Builder:
         shard = DEFAULT_SHARD if target.lock is None else target.lock.max_shard_size
-        return Builder(repo, resolved, device=self._device, jobs=self._jobs, max_shard_size=shard)
+        resumed = repo is self._repo  # the proof reads the twin store and nothing else
+        return Builder(repo, resolved, device=self._device, jobs=self._jobs, max_shard_size=shard, resumed=resumed)
 
 
 def _why(target: Target, error: Exception) -> str:

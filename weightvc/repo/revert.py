@@ -9,7 +9,7 @@ from weightvc.history import commit as commits
 from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
 from weightvc.repo import device as devices
-from weightvc.repo import stage, takeout
+from weightvc.repo import prefix, stage, takeout
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, load, load_commit
@@ -110,7 +110,8 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     seen = takeout.history(repo, gone)
     result = replace(_result(repo, before, gone, kept, seen), dropped=along)
     removed = [before.tasks[name] for name in gone]
-    work = _rebuild(repo, gone[0], takeout.gone(before, gone, removed, seen), options)
+    marks = takeout.gone(before, gone, removed, seen)
+    work = _rebuild(repo, gone[0], marks, options)
     if options.dry_run:
         return _planned(work, before, result, options, progress)
     message = options.message or f"wvc revert: take out {listed(gone)}"
@@ -120,7 +121,7 @@ def revert(repo: Handle, target: str, options: Options, progress: Progress = SIL
     warnings = (*result.warnings, *done.warnings)
     result = replace(result, commit=done.commit, audit=audits[0], audits=audits, warnings=warnings)
     with _resumable(result):
-        result = _unstaged(repo, [*gone, *along], result)
+        result = _uncached(repo, marks, _unstaged(repo, [*gone, *along], result))
         return _rebuilt(work, load_commit(repo, done.commit), result, options, progress)
 
 
@@ -189,11 +190,12 @@ def _again(repo: Handle, state: State, records: Sequence[Removal], options: Opti
         emptied=tuple(name for name in recipes if name in state.recipes and not state.recipes[name].tasks),
         warnings=(*_dropped_too(repo, names[1:]), *takeout.remaining(state, tasks[0], same)),
     )
-    work = _rebuild(repo, tasks[0], takeout.gone(state, names, records, takeout.history(repo, names)), options)
+    marks = takeout.gone(state, names, records, takeout.history(repo, names))
+    work = _rebuild(repo, tasks[0], marks, options)
     if options.dry_run:
         return _planned(work, state, result, options, progress)
     with _resumable(result):
-        return _rebuilt(work, state, _unstaged(repo, names, result), options, progress)
+        return _rebuilt(work, state, _uncached(repo, marks, _unstaged(repo, names, result)), options, progress)
 
 
 def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
@@ -269,3 +271,9 @@ def _unstaged(repo: Handle, gone: Sequence[str], result: Reverted) -> Reverted:
                 if recipe.without(gone) != recipe:
                     stage.put(repo, path, recipe.without(gone).to_bytes())
     return replace(result, warnings=(*result.warnings, *warnings))
+
+
+def _uncached(repo: Handle, gone: Gone, result: Reverted) -> Reverted:
+    """Drop the cached states that contain the removed tasks, and warn of those that stay."""
+    left = prefix.forget(repo, {*gone.versions, *gone.uuids} - {*gone.living})
+    return replace(result, warnings=(*result.warnings, *(f"{path} may hold the task; delete it" for path in left)))

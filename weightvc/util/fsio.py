@@ -215,9 +215,13 @@ class NewFile:
         """Return the open descriptor, for reading back what was written."""
         return self._fd
 
-    def replace(self, final: Path) -> None:
-        """Publish under ``final``, replacing what is there. The caller syncs the directory."""
-        self._sync()  # and held until it has its name
+    def replace(self, final: Path, *, sync: bool = True) -> None:
+        """Publish under ``final``, replacing what is there. The caller syncs the directory.
+
+        Without ``sync`` a power cut may leave anything under that name: for what is checked when it is read.
+        """
+        if sync:
+            self._sync()  # and held until it has its name
         ops.rename(self.path, final)
         self.close(sync=False)
 
