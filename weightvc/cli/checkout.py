@@ -79,13 +79,21 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
     """Return the request that the shared recipe options describe."""
     if options["method"] is not None:
         table.check(options["method"], options["params"])
-    names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch")
+    for rule in options["rules"] or ():
+        repo.rules.checked(rule)
+    names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch", "rules")
     return repo.resolve.Request(rev, *(options[name] for name in names))
 
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
     made = words.model(
-        result.recipe, result.method, result.params, result.dtype, exact=result.exact, lossy=result.lossy
+        result.recipe,
+        result.method,
+        result.params,
+        result.dtype,
+        rules=result.name_rules,
+        exact=result.exact,
+        lossy=result.lossy,
     )
     if result.digest is None:
         yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"

@@ -236,11 +236,6 @@ def check(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {key: _value(name, param, params.get(key, param.default)) for key, param in known.items()}
 
 
-def params_of(method: "Fold | Joint") -> dict[str, Scalar]:
-    """Return every parameter of a method with its value: the form that locks store and :func:`create` takes."""
-    return dataclasses.asdict(cast("Any", method))
-
-
 def _value(method: str, param: Param, given: Scalar) -> Scalar:
     try:
         return param.parse(given)

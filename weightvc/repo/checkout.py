@@ -58,6 +58,7 @@ class CheckedOut:
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    name_rules: tuple[str, ...] = ()
     lossy: tuple[str, ...] = ()
 
 
@@ -159,6 +160,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         method=recipe.method,
         params=dict(recipe.params),
         dtype=recipe.dtype,
+        name_rules=tuple(map(str, recipe.rules)),
         exact=resolved.exact is not None,
         tensors=len(plan.specs),
         bytes=sum(spec.nbytes for spec in plan.specs),
