@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightvc import repo
-from weightvc.cli import options, words
-from weightvc.cli.context import Context, columns, pass_context, size
+from weightvc.cli import options, plan, words
+from weightvc.cli.context import Context, columns, duration, pass_context, size
 from weightvc.merge import table
 from weightvc.util.text import counted
 
@@ -98,7 +98,10 @@ def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
     if result.digest is None:
         yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
-        yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
+        rows = [(what, size(nbytes)) for what, nbytes in figures]
+        yield from columns([*rows, ("time", f"about {duration(result.estimated_seconds or 0)}")], right=(1,))
+        yield ""
+        yield from plan.each(result.plan) if verbose else plan.grouped(result.plan)
         return
     tensors = counted(result.tensors, "tensor")
     yield f"{result.output}: {made}, {tensors}, {size(result.bytes)} in {result.seconds:.1f} s"

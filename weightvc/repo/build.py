@@ -104,16 +104,19 @@ class Builder:
             work.prepare(progress)
             return self._lock(self._tensors(plan, work, layout, None, progress))
 
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the recipe, by position, as methods know them."""
+        pairs = zip(self._resolved.recipe.tasks, self._resolved.tasks, strict=True)
+        return [Task(weighted.coefficient, manifest.version) for weighted, manifest in pairs]
+
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
         resolved = self._resolved
         return Materializer(
             self._reader,
             plan,
-            [
-                Task(weighted.coefficient, manifest.version)
-                for weighted, manifest in zip(resolved.recipe.tasks, resolved.tasks, strict=True)
-            ],
+            self.tasks,
             device=self._device,
             scratch=self._repo.tmp,
             jobs=self._jobs,
