@@ -362,13 +362,19 @@ def resized(three, models, tmp_path):
 def test_a_table_of_another_size_is_refused_unless_the_base_is_to_stay(resized, refused, models, tmp_path):
     says = f"task more: {ROWS} has 42 rows and the base's 40, and nothing says which row is which token"
     pattern = r"embeddings\.word_embeddings\.weight=base"
-    hint = f"pass --rule '{pattern}' to keep the base's; the task's go to heads/more.safetensors"
+    hint = (
+        f"pass --rule '{pattern}' to keep the base's, or =METHOD to merge those of its size; the other goes to "
+        "heads/more.safetensors"
+    )
     refused(resized, 3, "checkout", "--tasks", "a,more", "-o", tmp_path / "out", says=says, hint=hint)
 
     build(resized, tmp_path / "out", "--tasks", "a,more", "--rule", pattern)
 
     assert torch.equal(models.read(tmp_path / "out")[ROWS], models.base()[ROWS])
     assert models.read(tmp_path / "out/heads/more.safetensors")[ROWS].shape == (42, 12)
+    build(resized, tmp_path / "merged", "--tasks", "a,more", "--rule", pattern.replace("=base", "=linear"))
+    assert not torch.equal(models.read(tmp_path / "merged")[ROWS], models.base()[ROWS])
+    assert models.read(tmp_path / "merged/heads/more.safetensors")[ROWS].shape == (42, 12)
     build(resized, tmp_path / "alone", "--tasks", "more")
     build(resized, tmp_path / "nothing", "--tasks", "a,more=0")
 

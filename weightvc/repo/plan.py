@@ -108,7 +108,8 @@ def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, methods: Met
         return _Choice(methods.at(by), weights[methods.at(by)], by)
 
     for at, task in enumerate(tasks):
-        resized.refuse(base, task, [name for name in resized.tables(base, task) if choice([name]).weights[at] != 0])
+        if weights[methods.own][at] != 0:
+            resized.refuse(base, task, methods)
     tensors: dict[Fold | Joint, list[TensorPlan]] = {method: [] for method in weights}
     for group in _ties(base, tasks):
         chosen = choice(group)

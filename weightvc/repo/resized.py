@@ -1,12 +1,13 @@
 """Tables of tokens or positions that a task has in another size: no merge knows which row is which."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from weightvc.checkpoint.adapter import PREFIX
 from weightvc.merge.params import named
 from weightvc.merge.table import OTHER
 from weightvc.objects.manifest import Entry, Manifest
+from weightvc.repo.rules import Methods
 from weightvc.util.errors import Conflict
 from weightvc.util.text import printable
 
@@ -25,17 +26,19 @@ def tables(base: Manifest, task: Manifest) -> dict[str, Entry]:
     return found
 
 
-def refuse(base: Manifest, task: Manifest, names: Collection[str]) -> None:
-    """Raise :class:`Conflict` if there are ``names`` of tables that a merge would have to leave out of the task."""
+def refuse(base: Manifest, task: Manifest, methods: Methods) -> None:
+    """Raise :class:`Conflict` if a task has such a table, and no rule says what to do about the base's."""
+    found = tables(base, task)
+    names = [name for name in found if methods.rule([name]) is None]
     if not names:
         return
-    first = next(iter(names))
-    entry, has = tables(base, task)[first], base.by_name[first].spec.shape[0]
+    entry, has = found[names[0]], base.by_name[names[0]].spec.shape[0]
     pattern = "|".join(re.sub(r"([^\w-])", r"\\\1", name, flags=re.ASCII) for name in names)
     raise Conflict(
         f"task {task.task}: {printable(entry.spec.name)} has {entry.spec.shape[0]} rows and the base's {has}, "
         "and nothing says which row is which token",
-        f"pass --rule '{printable(pattern)}=base' to keep the base's; the task's go to heads/{task.task}.safetensors",
+        f"pass --rule '{printable(pattern)}=base' to keep the base's, or =METHOD to merge those of its size; the other "
+        f"goes to heads/{task.task}.safetensors",
     )
 
 
