@@ -1,9 +1,11 @@
 """What people read: every command's whole output, volatile parts masked."""
 
+import re
 import subprocess
 
 import pytest
 
+from weightvc.cli.context import duration
 from weightvc.cli.group import COMMANDS, SECTIONS
 
 
@@ -166,10 +168,26 @@ def test_checkout(told, tmp_path):
 
 @pytest.mark.usefixtures("two")
 def test_checkout_dry_run(told):
-    lines = told("checkout", "--dry-run", "--jobs", "1").splitlines()
+    text = re.sub(r"about \d+ s", "about N s", told("checkout", "--dry-run", "--jobs", "1"))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
 
     assert lines[0] == "would write 17 tensors, SIZE, to REPO/model: alpha + beta by opcm-s"
-    assert lines[1:] == ["reads SIZE", "scratch SIZE", "peak memory SIZE"]
+    assert lines[1:5] == ["reads SIZE", "scratch SIZE", "peak memory SIZE", "time about N s"]
+    assert lines[5:] == [
+        "",
+        "tensors what method why rule reads writes",
+        "2 base - unchanged - SIZE SIZE",
+        "3 elementwise opcm-s changed by one task - SIZE SIZE",
+        "6 elementwise opcm-s no matrix - SIZE SIZE",
+        "6 projected opcm-s matrix - SIZE SIZE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.01, "1 s"), (99.4, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2 h")]
+)
+def test_a_rough_time(seconds, shown):
+    assert duration(seconds) == shown
 
 
 def test_recipes(family, told):

@@ -8,7 +8,7 @@ import pytest
 
 from weightvc.merge import table
 from weightvc.merge.params import Param
-from weightvc.merge.table import METHODS, OTHER, create, describe, params_of
+from weightvc.merge.table import METHODS, OTHER, create, describe
 from weightvc.objects.recipe import DEFAULT_METHOD
 from weightvc.util import plugins
 from weightvc.util.errors import UsageError
@@ -33,16 +33,20 @@ def test_the_table_is_explicit():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_defaults_are_in_range_and_stored_in_full(name):
-    params = params_of(create(name, {}))
+    params = dataclasses.asdict(create(name, {}))
     assert params == {param.name: param.default for param in METHODS[name].params}
     assert all(param.parse(param.default) == param.default for param in METHODS[name].params)
     assert create(name, params) == create(name, {})
 
 
 def test_parameters_are_read_from_text_and_numbers():
-    assert params_of(create("opcm", {"alpha": "0.25"})) == {"alpha": 0.25, "norm": "mean", "other": OTHER}
-    assert params_of(create("opcm", {"alpha": 0, "other": "x"})) == {"alpha": 0.0, "norm": "mean", "other": "x"}
-    zero = params_of(create("opcm", {"alpha": "-0.0"}))["alpha"]
+    assert dataclasses.asdict(create("opcm", {"alpha": "0.25"})) == {"alpha": 0.25, "norm": "mean", "other": OTHER}
+    assert dataclasses.asdict(create("opcm", {"alpha": 0, "other": "x"})) == {
+        "alpha": 0.0,
+        "norm": "mean",
+        "other": "x",
+    }
+    zero = dataclasses.asdict(create("opcm", {"alpha": "-0.0"}))["alpha"]
     assert repr(zero) == "0.0"
 
 
@@ -75,7 +79,7 @@ def test_other_is_a_list_of_patterns(given):
 
 
 def test_scaling_is_finite():
-    assert params_of(create("task_arithmetic", {"scaling": "0.3"})) == {"scaling": 0.3}
+    assert dataclasses.asdict(create("task_arithmetic", {"scaling": "0.3"})) == {"scaling": 0.3}
     assert refusal("task_arithmetic", {"scaling": "inf"})[1] == "scaling is a finite number"
 
 
@@ -136,7 +140,7 @@ def test_an_installed_method_is_described_by_its_fields():
     ]
     method = create("half", {"power": "2"})
     assert type(method).__name__ == "Half"
-    assert params_of(method) == {"power": 2.0, "rounds": 3}
+    assert dataclasses.asdict(method) == {"power": 2.0, "rounds": 3}
 
 
 @pytest.mark.usefixtures("installed")

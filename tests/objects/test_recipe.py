@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightvc.objects.recipe import DEFAULT_METHOD, Recipe, Weighted, parse_tasks
+from weightvc.objects.recipe import DEFAULT_METHOD, NameRule, Recipe, Weighted, parse_tasks
 from weightvc.util import canon
 from weightvc.util.errors import BadInput, Unsupported, UsageError
 
@@ -116,6 +116,12 @@ GOOD = HEAD + 'tasks = ["a"]\nmethod = "linear"\n'
         (GOOD + "dtype = 16\n", "16 is not of type str"),
         (GOOD + 'on_int_mismatch = "first"\n', "on_int_mismatch is one of error, base"),
         (GOOD + "params = 3\n", "3 is not of type dict"),
+        (GOOD + "rules = 3\n", "3 is not of type list"),
+        (GOOD + "rules = [3]\n", "an object was expected"),
+        (GOOD + "rules = [{pattern = 'a'}]\n", "no method"),
+        (GOOD + "rules = [{pattern = 'a', method = 'm', on = 1}]\n", "unknown on"),
+        (GOOD + "rules = [{pattern = 3, method = 'm'}]\n", "3 is not of type str"),
+        (GOOD + "rules = [{pattern = 'a', method = 'm', params = {i = inf}}]\n", "parameters that are no text"),
         (
             GOOD + "params = {z = [1], d = 1979-05-27, t = {}, i = inf, n = nan, ok = 1}\n",
             "parameters that are no text, boolean or finite number: d, i, n, t, z",
@@ -191,6 +197,10 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 weighted = st.builds(Weighted, st.from_regex(r"[a-z][a-z0-9_-]{4,20}", fullmatch=True), finite)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 values = texts | st.booleans() | finite | st.integers(-(2**63), 2**63 - 1)
+rules = st.lists(
+    st.builds(NameRule, texts, st.sampled_from(["ties", "base"]), st.dictionaries(texts, values, max_size=2)),
+    max_size=3,
+)
 recipes = st.builds(
     Recipe,
     st.lists(weighted, max_size=4, unique_by=lambda w: w.task).map(tuple),
@@ -198,6 +208,7 @@ recipes = st.builds(
     st.dictionaries(texts, values, max_size=4),
     st.sampled_from([None, "F32"]),
     st.sampled_from(["error", "base"]),
+    rules.map(tuple),
 )
 
 
@@ -209,3 +220,76 @@ def test_any_recipe_round_trips(recipe):
     assert (again.digest, again.to_bytes()) == (recipe.digest, recipe.to_bytes())
     assert Recipe.from_json(canon.parse(canon.dumps(recipe.to_json()), "x"), "x") == recipe
     assert all(math.isfinite(w.coefficient) for w in again.tasks)
+
+
+RULED = Recipe(
+    PROD.tasks,
+    "opcm",
+    rules=(NameRule(r".*\.attn\..*", "ties", {"scaling": 0.5, "density": 0.3}), NameRule("b", "base")),
+)
+
+
+def test_the_bytes_of_rules_are_these():
+    assert RULED.to_bytes().decode().splitlines()[-4:] == [
+        "rules = [",
+        r'    { pattern = ".*\\.attn\\..*", method = "ties", params = { density = 0.3, scaling = 0.5 } },',
+        '    { pattern = "b", method = "base" },',
+        "]",
+    ]
+    text = (
+        r'{"method":"opcm","rules":[{"method":"ties","params":{"density":0.3,"scaling":0.5},"pattern":".*\\.attn\\..*"},'
+        r'{"method":"base","pattern":"b"}],"schema":"weightvc/recipe/1","tasks":["support","sales=0.7"]}'
+    )
+    assert RULED.digest == hashlib.sha256(text.encode()).hexdigest()
+    assert RULED.without(["support"]).rules == RULED.rules
+
+
+def test_rules_may_be_written_as_tables():
+    text = "[[rules]]\npattern = '.*\\.attn\\..*'\nmethod = 'ties'\nparams.density = 0.3\nparams.scaling = 0.5\n"
+    text = (
+        HEAD
+        + 'tasks = ["support", "sales=0.7"]\nmethod = "opcm"\n'
+        + text
+        + "[[rules]]\npattern = 'b'\nmethod = 'base'\n"
+    )
+    assert read(text) == RULED
+    assert read(text).digest == RULED.digest
+
+
+def test_rules_have_an_order():
+    assert Recipe((), rules=RULED.rules[::-1]).digest != Recipe((), rules=RULED.rules).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "shown"),
+    [
+        (".*attn.*=ties", NameRule(".*attn.*", "ties"), None),
+        ("a=ties:", NameRule("a", "ties"), "a=ties"),
+        (
+            "(?:a|b)=ties:density=0.3,scaling=0.5",
+            NameRule("(?:a|b)", "ties", {"density": "0.3", "scaling": "0.5"}),
+            None,
+        ),
+        (r"a\=b\.\\=base", NameRule(r"a=b\.\\", "base"), None),
+        (
+            r"a=opcm:other=*e*\,b,alpha=0",
+            NameRule("a", "opcm", {"other": "*e*,b", "alpha": "0"}),
+            r"a=opcm:alpha=0,other=*e*\,b",
+        ),
+        (r"a=m:k=x=y:z\\", NameRule("a", "m", {"k": "x=y:z\\"}), None),
+        ("a=m:k=x\\", NameRule("a", "m", {"k": "x\\"}), r"a=m:k=x\\"),
+    ],
+)
+def test_a_rule_as_text(text, rule, shown):
+    assert NameRule.parse(text) == rule
+    assert str(rule) == (shown or text)
+    assert NameRule.parse(str(rule)) == rule
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "=ties", "a=", "a=:k=v", "a=ties:density", "a=ties:=1", "a=m:k=1,k=2", r"a\=ties"]
+)
+def test_what_is_no_rule_is_refused(text):
+    with pytest.raises(UsageError, match="is not a rule") as caught:
+        NameRule.parse(text)
+    assert caught.value.hint == "write PATTERN=METHOD, or PATTERN=METHOD:KEY=VALUE,…"

@@ -647,3 +647,26 @@ def test_an_update_of_what_the_base_lacks_is_damage(repo, tmp_path):
 
         assert ran.code == 4
         assert f"task lora updates {of}, which the base lacks in that shape" in ran.err
+
+
+def test_a_dry_run_counts_the_factors_that_it_reads(repo, tmp_path):
+    repo.put("lora", write(tmp_path / "lora", pair("h.0.q", 8, 8)))
+
+    lines = {line["name"]: line for line in repo.json("checkout", "-n", "--tasks", "lora=0.5")["plan"]}
+
+    places = {line["name"]: line["size"] for line in repo.manifest("lora")["tensors"]}
+    base = {line["name"]: line["size"] for line in json.loads((repo.path / ".wvc/base.json").read_text())["tensors"]}
+    name = "h.0.q.weight"
+    assert lines[name]["read_bytes"] == base[name] + sum(places.values())
+    assert (lines[name]["why"], lines[name]["tasks"]) == ("changed by one task", ["lora"])
+
+
+def test_a_saved_table_with_more_rows_than_the_base_s_is_refused(repo, refused, tmp_path):
+    tensors = pair("h.0.q", 8, 8) | {"base_model.model.wte.weight": normal(33, 8, seed=4)}
+    repo.put("lora", write(tmp_path / "lora", tensors, modules_to_save=["wte"]))
+    says = "task lora: base_model.model.wte.weight has 33 rows and the base's 30, and nothing says which row is which"
+
+    refused(
+        repo, 3, "checkout", "--tasks", "lora=0.5", says=says, hint=r"pass --rule 'wte\.weight=base' to keep the base's"
+    )
+    repo.wvc("checkout", "--tasks", "lora=0.5", "--rule", r"wte\.weight=base", "-o", tmp_path / "out")

@@ -2,7 +2,6 @@
 
 import pytest
 
-from weightvc.merge import table
 from weightvc.merge.opcm import OpcmS
 from weightvc.objects.ids import Digest, ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
@@ -10,6 +9,7 @@ from weightvc.objects.recipe import Recipe, parse_tasks
 from weightvc.objects.tensors import TensorSpec, tensor_digest
 from weightvc.objects.updates import Update
 from weightvc.repo import plan as plans
+from weightvc.repo.rules import complete, create
 from weightvc.util.errors import Conflict, UsageError
 
 PLACE = Place("raw", ObjectId("0" * 64), 1)
@@ -43,7 +43,7 @@ BASE = manifest(W, V, N)
 def make(*tasks, base=BASE, weights=None, method="opcm-s", **options):
     names = weights or ["t0", "t1", "t2"][: len(tasks)]
     recipe = Recipe(parse_tasks(names), method, **options)
-    return plans.make(base, tasks, recipe, table.create(method, {}))
+    return plans.make(base, tasks, recipe, create(complete(recipe)))
 
 
 def rules(plan):
@@ -78,7 +78,7 @@ def test_a_coefficient_of_zero_is_as_if_unchanged():
     found = make(manifest(delta(W, 10)), manifest(delta(W, 11)), weights=["t0=0", "t1"])
 
     assert rules(found)["w"] == ("elementwise", [1])
-    assert found.weights == (0.0, 1.0)
+    assert found.parts[0].weights == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("second", [delta(N, 10), same(N)])
@@ -174,7 +174,7 @@ def test_the_summary_counts_names():
 def test_a_method_without_tasks_is_asked_for_no_coefficients():
     found = make(method="linear", weights=[], dtype="F16")
 
-    assert found.weights == ()
+    assert found.parts[0].weights == ()
     assert rules(found)["w"] == ("elementwise", [])
 
 

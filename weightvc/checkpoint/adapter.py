@@ -26,7 +26,9 @@ WEIGHTS = "adapter_model"
 
 Role: TypeAlias = Literal["a", "b"]
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of a model."""
+
 _FACTORS: Mapping[str, tuple[Role, bool]] = {
     ".lora_A.weight": ("a", False),
     ".lora_B.weight": ("b", False),
@@ -227,7 +229,7 @@ def sort(names: Iterable[str], where: str) -> tuple[dict[str, Factors], dict[str
     found: dict[tuple[str, bool], dict[Role, str]] = {}
     others: dict[str, str] = {}
     for name in names:
-        plain = name.removeprefix(_PREFIX)
+        plain = name.removeprefix(PREFIX)
         ending = next((ending for ending in _FACTORS if plain.endswith(ending)), None)
         if ending is not None:
             role, embedding = _FACTORS[ending]

@@ -54,6 +54,7 @@ def merge_card(
     tasks: Sequence[CardTask],
     method: str,
     params: Mapping[str, canon.Json],
+    rules: Sequence[tuple[str, str, Mapping[str, canon.Json]]] = (),
     projected: int | None = None,
 ) -> bytes:
     """Write the card of a merged model, a function of its arguments only.
@@ -64,6 +65,7 @@ def merge_card(
         tasks: The tasks, in the order of the recipe.
         method: The merge method's name.
         params: Its parameters, as they are in the recipe.
+        rules: Pattern, method and parameters of each rule for tensors by name.
         projected: How many tensors the method treated as matrices, if it makes that difference.
 
     Returns:
@@ -82,6 +84,8 @@ def merge_card(
     lines += ["", "| parameter | value |", "|---|---|"] if params or projected is not None else []
     lines += [f"| {_cell(key)} | {_cell(canon.dumps(params[key]).decode())} |" for key in sorted(params)]
     lines += [f"| tensors projected | {projected} |"] if projected is not None else []
+    lines += ["", "| tensors named | method | parameters |", "|---|---|---|"] if rules else []
+    lines += [f"| {_cell(name)} | {_cell(how)} | {_cell(_listing(given))} |" for name, how, given in rules]
     lines += [
         "",
         "## Licences",
@@ -143,6 +147,10 @@ def _listed(value: object) -> list[str]:
 
 def _words(value: object) -> list[str]:
     return [item.lower() for item in _listed(value) if _WORD.fullmatch(item)]
+
+
+def _listing(params: Mapping[str, canon.Json]) -> str:
+    return ", ".join(f"{key} = {canon.dumps(params[key]).decode()}" for key in sorted(params))
 
 
 def _cell(text: str) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightvc import repo
-from weightvc.cli import options, words
-from weightvc.cli.context import Context, columns, pass_context, size
+from weightvc.cli import options, plan, words
+from weightvc.cli.context import Context, columns, duration, pass_context, size
 from weightvc.merge import table
 from weightvc.util.text import counted
 
@@ -79,18 +79,29 @@ def wanted(rev: str, options: dict[str, Any]) -> Any:
     """Return the request that the shared recipe options describe."""
     if options["method"] is not None:
         table.check(options["method"], options["params"])
-    names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch")
+    for rule in options["rules"] or ():
+        repo.rules.checked(rule)
+    names = ("tasks", "recipe_name", "method", "params", "dtype", "on_int_mismatch", "rules")
     return repo.resolve.Request(rev, *(options[name] for name in names))
 
 
 def _lines(result: "CheckedOut", verbose: bool) -> Iterator[str]:
     made = words.model(
-        result.recipe, result.method, result.params, result.dtype, exact=result.exact, lossy=result.lossy
+        result.recipe,
+        result.method,
+        result.params,
+        result.dtype,
+        rules=result.name_rules,
+        exact=result.exact,
+        lossy=result.lossy,
     )
     if result.digest is None:
         yield f"would write {counted(result.tensors, 'tensor')}, {size(result.bytes)}, to {result.output}: {made}"
         figures = (("reads", result.read_bytes), ("scratch", result.scratch_bytes), ("peak memory", result.peak_bytes))
-        yield from columns([(what, size(nbytes)) for what, nbytes in figures], right=(1,))
+        rows = [(what, size(nbytes)) for what, nbytes in figures]
+        yield from columns([*rows, ("time", f"about {duration(result.estimated_seconds or 0)}")], right=(1,))
+        yield ""
+        yield from plan.each(result.plan) if verbose else plan.grouped(result.plan)
         return
     tensors = counted(result.tensors, "tensor")
     yield f"{result.output}: {made}, {tensors}, {size(result.bytes)} in {result.seconds:.1f} s"

@@ -120,6 +120,13 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.1f} TiB"
 
 
+def duration(seconds: float) -> str:
+    """Return a time that is known roughly, in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+
+
 def share(part: float, whole: float) -> str:
     """Return ``part`` of ``whole`` as a percentage."""
     return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -145,6 +145,11 @@ def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return items
 
 
+def _rules(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...] | None:
+    parse = import_module("weightvc.objects.recipe").NameRule.parse
+    return tuple(map(parse, values)) if values else None
+
+
 def _alias(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return "int4" if value == "lossy" else value
 
@@ -214,6 +219,15 @@ def recipe(function: F) -> F:
             ),
             click.option("--method", shell_complete=methods, help="Merge method; `wvc checkout --help` lists them."),
             click.option("-p", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Method parameter."),
+            click.option(
+                "--rule",
+                "rules",
+                multiple=True,
+                callback=_rules,
+                metavar="REGEX=METHOD[:KEY=VALUE,…]",
+                help="Another method for tensors whose whole names match, or `base` to keep the base's; the first that "
+                "matches decides.",
+            ),
             click.option(
                 "--dtype",
                 type=click.Choice(DTYPES, case_sensitive=False),

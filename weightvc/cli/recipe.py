@@ -10,6 +10,7 @@ from weightvc import repo
 from weightvc.cli import options
 from weightvc.cli.checkout import wanted
 from weightvc.cli.context import Context, columns, pass_context
+from weightvc.util.text import counted
 
 if TYPE_CHECKING:
     from weightvc.repo.recipe import NamedRecipe
@@ -43,6 +44,7 @@ def _saved(recipe: "NamedRecipe", *, dry_run: bool) -> str:
         return f"{done} the staged change of recipe {recipe.name}{left}"
     done = "would save" if dry_run else "staged" if recipe.staged else "nothing changed:"
     how = f" by {recipe.method}" if recipe.tasks else ""
+    how += f" and {counted(len(recipe.rules), 'rule')}" if recipe.tasks and recipe.rules else ""
     return f"{done} recipe {recipe.name}: {_tasks(recipe)}{how}"
 
 
@@ -67,6 +69,7 @@ def show(ctx: Context, name: str) -> None:
         ("tasks", _tasks(result)),
         ("method", result.method),
         *((f"-p {key}", value) for key, value in result.params.items()),
+        *(("rule", rule) for rule in result.rules),
         ("digest", result.digest),
     )
     ctx.emit("recipe-show", result, columns(list(rows)))

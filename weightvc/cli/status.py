@@ -101,6 +101,7 @@ def _directory(directory: "Output") -> Iterator[str]:
         directory.method,
         directory.params,
         directory.dtype,
+        rules=directory.rules,
         exact=directory.exact,
         lossy=directory.lossy,
     )

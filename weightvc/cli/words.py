@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from weightvc.merge import table
 from weightvc.objects.recipe import OWN, Scalar
 from weightvc.util.errors import UsageError
+from weightvc.util.text import counted
 
 
 def model(
@@ -13,6 +14,7 @@ def model(
     params: Mapping[str, object],
     dtype: str | None,
     *,
+    rules: Collection[str] = (),
     exact: bool,
     lossy: Collection[str] = (),
 ) -> str:
@@ -23,6 +25,7 @@ def model(
         method: Its merge method.
         params: The method's parameters.
         dtype: What the result is cast to, if it is.
+        rules: The rules for tensors by name.
         exact: Whether it is a task, or the base, as it was added.
         lossy: The names of its lossy tasks.
     """
@@ -30,6 +33,7 @@ def model(
     if exact:
         return f"{made} lossy" if lossy else f"{made} bit for bit"
     odd = [f"{key}={value}" for key, value in params.items() if value != _defaults(method).get(key)]
+    odd += [counted(len(rules), "rule")] if rules else []
     odd += [f"dtype {dtype}" if dtype == OWN else dtype] if dtype else []
     by = f" by {method}" if tasks else ""
     return made + by + (f" ({', '.join(odd)})" if odd else "")

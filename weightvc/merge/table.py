@@ -251,11 +251,6 @@ def tolerance(name: str, tasks: int) -> float:
     return next((apart for most, apart in describe(name).across if tasks <= most), 0.0)
 
 
-def params_of(method: "Fold | Joint") -> dict[str, Scalar]:
-    """Return every parameter of a method with its value: the form that locks store and :func:`create` takes."""
-    return dataclasses.asdict(cast("Any", method))
-
-
 def _value(method: str, param: Param, given: Scalar) -> Scalar:
     try:
         return param.parse(given)

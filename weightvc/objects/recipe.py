@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, TypeAlias, get_args
 
 import tomli_w
@@ -21,6 +22,11 @@ DEFAULT_METHOD = "opcm-s"
 OWN = "base"
 """The ``dtype`` of a merge in the base's own dtypes."""
 
+KEEP = "base"
+"""What a rule names instead of a method to keep the base's tensors."""
+
+_RULE = re.compile(r"((?:[^\\=]|\\.)*)=([^:]*)(?::(.*))?", re.DOTALL)
+_ITEM = re.compile(r"(?:[^\\,]|\\.?)+", re.DOTALL)
 _HINT = "correct the file; `wvc recipe save` writes one to compare it with"
 
 Scalar: TypeAlias = str | int | float | bool
@@ -79,10 +85,70 @@ def _is_scalar(item: Json) -> bool:
     return math.isfinite(item) if isinstance(item, float) else isinstance(item, str | int)
 
 
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """What merges the tensors of some names: a method with its parameters, or :data:`KEEP`.
+
+    ``pattern`` is a regular expression for whole names of the base's tensors, see :mod:`weightvc.util.regex`.
+    """
+
+    pattern: str
+    method: str
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the rule as :meth:`parse` reads it."""
+        pattern = re.sub(r"(\\.)|=", lambda found: found[1] or r"\=", self.pattern, flags=re.DOTALL)
+        params = ",".join(f"{key}={_escaped(value)}" for key, value in sorted(self.params.items()))
+        return f"{pattern}={self.method}" + (f":{params}" if params else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        r"""Parse ``PATTERN=METHOD`` or ``PATTERN=METHOD:KEY=VALUE,…``.
+
+        An equals sign in a pattern is written ``\=``, and a comma or a backslash in a value ``\,`` or ``\\``.
+
+        Raises:
+            UsageError: it is no such text, or names a parameter twice.
+        """
+        found = _RULE.fullmatch(text)
+        if found is None or not found[1] or not found[2]:
+            raise _no_rule(text)
+        pattern = re.sub(r"\\(.)", lambda item: "=" if item[1] == "=" else item[0], found[1], flags=re.DOTALL)
+        params: dict[str, Scalar] = {}
+        for item in _ITEM.findall(found[3] or ""):
+            key, sep, value = item.partition("=")
+            if not sep or not key or key in params:
+                raise _no_rule(text)
+            params[key] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
+        return cls(pattern, found[2], params)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the rule as JSON; ``params`` is left out if empty."""
+        value: dict[str, Json] = {"pattern": self.pattern, "method": self.method}
+        return value | ({"params": dict(sorted(self.params.items()))} if self.params else {})
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Parse what :meth:`to_json` gives; raises :class:`BadInput`."""
+        doc = fields.mapping(value, where, ("pattern", "method"), ("params",))
+        pattern, method = (fields.typed(doc[key], str, where) for key in ("pattern", "method"))
+        return cls(pattern, method, scalars(doc.get("params", {}), where))
+
+
+def _escaped(value: Scalar) -> str:
+    return re.sub(r"([\\,])", r"\\\1", str(value))
+
+
+def _no_rule(text: str) -> UsageError:
+    return UsageError(f"{printable(text)[:80]!r} is not a rule", "write PATTERN=METHOD, or PATTERN=METHOD:KEY=VALUE,…")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Ordered tasks with coefficients, a method with its parameters, and two rules of the engine.
+    """Ordered tasks with coefficients, a method with its parameters, and rules: by name, and two of the engine.
 
+    The first of ``rules`` whose pattern matches a tensor's name says what merges it; ``method`` merges all others.
     ``dtype`` casts the floating-point tensors of the result. ``None`` keeps each tensor's own dtype, and so does
     :data:`OWN`, by which a task alone is merged into the base, too.
     """
@@ -92,6 +158,7 @@ class Recipe:
     params: Mapping[str, Scalar] = field(default_factory=dict)
     dtype: str | None = None
     on_int_mismatch: Mismatch = "error"
+    rules: tuple[NameRule, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """Return the recipe as JSON; optional members are left out at their defaults."""
@@ -106,6 +173,8 @@ class Recipe:
             value["on_int_mismatch"] = self.on_int_mismatch
         if self.params:
             value["params"] = dict(sorted(self.params.items()))
+        if self.rules:
+            value["rules"] = [rule.to_json() for rule in self.rules]
         return value
 
     @property
@@ -128,7 +197,7 @@ class Recipe:
         """Return the recipe with the tasks ``names`` taken out."""
         gone = set(names)
         kept = tuple(weighted for weighted in self.tasks if weighted.task not in gone)
-        return Recipe(kept, self.method, self.params, self.dtype if kept else self.cast, self.on_int_mismatch)
+        return replace(self, tasks=kept, dtype=self.dtype if kept else self.cast)
 
     def to_bytes(self) -> bytes:
         """Return the recipe as TOML."""
@@ -151,7 +220,9 @@ class Recipe:
     def from_json(cls, value: Json, where: str) -> Self:
         """Parse what :meth:`to_json` gives; raises as :meth:`from_bytes`."""
         fields.schema(value, SCHEMA, where)
-        doc = fields.mapping(value, where, ("schema", "tasks", "method"), ("params", "dtype", "on_int_mismatch"))
+        doc = fields.mapping(
+            value, where, ("schema", "tasks", "method"), ("params", "dtype", "on_int_mismatch", "rules")
+        )
         mismatch = doc.get("on_int_mismatch", "error")
         if mismatch not in get_args(Mismatch):
             raise BadInput(f"{where}: on_int_mismatch is one of {listed(get_args(Mismatch))}")
@@ -166,4 +237,5 @@ class Recipe:
             params=scalars(doc.get("params", {}), where),
             dtype=fields.optional(doc.get("dtype"), str, where),
             on_int_mismatch=mismatch,
+            rules=tuple(NameRule.from_json(item, where) for item in fields.typed(doc.get("rules", []), list, where)),
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from weightvc import repo
-from weightvc.objects.recipe import Mismatch, Scalar
+from weightvc.objects.recipe import Mismatch, NameRule, Scalar
 from weightvc.repo.repository import Handle, open_handle
 from weightvc.util import parallel
 from weightvc.util.progress import SILENT, Progress
@@ -142,6 +142,7 @@ class Repository(Handle):
         params: Mapping[str, Scalar] | None = None,
         dtype: str | None = None,
         on_int_mismatch: Mismatch | None = None,
+        rules: Sequence[str] | None = None,
         output: str | Path | None = None,
         progress: Progress = SILENT,
         **options: Any,
@@ -156,12 +157,13 @@ class Repository(Handle):
             params: Its parameters.
             dtype: Casts floating-point tensors of the result: ``F64``, ``F32``, ``F16`` or ``BF16``.
             on_int_mismatch: ``error`` or ``base``, for integer tensors that tasks changed in different ways.
+            rules: ``pattern=method[:key=value,…]``, other methods for tensors by name.
             output: The directory; ``model`` in the work tree by default.
             progress: Told of bytes done.
             options: Other fields of :class:`weightvc.repo.checkout.Options`: ``device``, ``jobs``,
                 ``max_shard_size``, ``force``, ``dry_run``.
         """
-        request = repo.resolve.Request(rev, tasks, recipe, method, params, dtype, on_int_mismatch)
+        request = repo.resolve.Request(rev, tasks, recipe, method, params, dtype, on_int_mismatch, _rules(rules))
         options["jobs"] = parallel.workers(options.get("jobs"))
         where = repo.checkout.Options(None if output is None else Path(output), **options)
         return repo.checkout.checkout(self, request, where, progress)
@@ -174,6 +176,7 @@ class Repository(Handle):
         method: str | None = None,
         params: Mapping[str, Scalar] | None = None,
         dtype: str | None = None,
+        rules: Sequence[str] | None = None,
         device: str = "cpu",
         jobs: int | None = None,
         progress: Progress = SILENT,
@@ -182,7 +185,7 @@ class Repository(Handle):
 
         Memory holds one tensor at a time, besides what the method itself needs.
         """
-        request = repo.resolve.Request(rev, tasks, None, method, params, dtype)
+        request = repo.resolve.Request(rev, tasks, None, method, params, dtype, rules=_rules(rules))
         return repo.build.tensors(self, request, device, parallel.workers(jobs), progress)
 
     def revert(self, target: str, *, progress: Progress = SILENT, **options: Any) -> "Reverted":
@@ -232,13 +235,20 @@ class Repository(Handle):
         """Return the named recipes; see :func:`weightvc.repo.recipe.listing`."""
         return repo.recipe.listing(self)
 
-    def save_recipe(self, name: str, tasks: Sequence[str], **request: Any) -> "NamedRecipe":
+    def save_recipe(
+        self, name: str, tasks: Sequence[str], *, rules: Sequence[str] | None = None, **request: Any
+    ) -> "NamedRecipe":
         """Stage a recipe; see :func:`weightvc.repo.recipe.save`.
 
-        ``request`` holds fields of :class:`weightvc.repo.resolve.Request`.
+        ``rules`` are as those of :meth:`checkout`; ``request`` holds other fields of
+        :class:`weightvc.repo.resolve.Request`.
         """
-        return repo.recipe.save(self, name, repo.resolve.Request(tasks=tasks, **request))
+        return repo.recipe.save(self, name, repo.resolve.Request(tasks=tasks, rules=_rules(rules), **request))
 
     def remove_recipe(self, name: str) -> "NamedRecipe":
         """Stage a recipe's removal; see :func:`weightvc.repo.recipe.remove`."""
         return repo.recipe.remove(self, name)
+
+
+def _rules(texts: Sequence[str] | None) -> tuple[NameRule, ...] | None:
+    return None if texts is None else tuple(map(NameRule.parse, texts))

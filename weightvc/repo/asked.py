@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from weightvc.objects.ids import is_task_name
-from weightvc.objects.recipe import Mismatch, Recipe, parse_tasks, scalars
+from weightvc.objects.recipe import Mismatch, NameRule, Recipe, parse_tasks, scalars
 from weightvc.repo import stage
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle, recipe_path
 from weightvc.repo.resolve import Request
 from weightvc.repo.state import State
 from weightvc.util.errors import NotFound, WeightvcError
+from weightvc.util.fields import typed
 
 _BRANCH = re.compile(r"[\w./-]+")
 _PLAIN = Request()
@@ -61,7 +62,16 @@ def remains(request: Request, recipe: Recipe, gone: Collection[str]) -> Request:
     if request.rev == "HEAD" and (request.recipe is None or is_task_name(request.recipe)):
         return request
     tasks = tuple(map(str, recipe.tasks))
-    return Request(request.rev, tasks, None, recipe.method, recipe.params, recipe.dtype, recipe.on_int_mismatch)
+    return Request(
+        request.rev,
+        tasks,
+        None,
+        recipe.method,
+        recipe.params,
+        recipe.dtype,
+        recipe.on_int_mismatch,
+        recipe.rules or None,
+    )
 
 
 def command(repo: Handle, request: Request, path: Path, living: Collection[str]) -> str:
@@ -75,6 +85,8 @@ def command(repo: Handle, request: Request, path: Path, living: Collection[str])
     words += ["--method", request.method] if request.method else []
     for key, value in (request.params or {}).items():
         words += ["-p", f"{key}={value}"]
+    for rule in request.rules or ():
+        words += ["--rule", str(rule)]
     words += ["--dtype", request.dtype] if request.dtype else []
     words += ["--on-int-mismatch", request.on_int_mismatch] if request.on_int_mismatch else []
     words += ["-o", str(path)] if not is_default(repo, path) else []
@@ -95,7 +107,8 @@ def to_json(request: Request) -> dict[str, Any]:
     """Return a request as JSON: what it leaves open is left out."""
     given = {field.name: getattr(request, field.name) for field in fields(request)}
     kept = {name: value for name, value in given.items() if value != getattr(_PLAIN, name)}
-    return {name: list(value) if name == "tasks" else value for name, value in kept.items()}
+    lists = {"tasks": list, "rules": lambda rules: [rule.to_json() for rule in rules]}
+    return {name: lists[name](value) if name in lists else value for name, value in kept.items()}
 
 
 def from_json(value: Any) -> Request | None:
@@ -107,8 +120,10 @@ def from_json(value: Any) -> Request | None:
     if not isinstance(tasks, list) or not all(isinstance(text, str) for text in (*texts, *tasks)):
         return None
     try:
-        given = {"tasks": tuple(map(str, parse_tasks(tasks)))} if "tasks" in value else {}
+        given: dict[str, Any] = {"tasks": tuple(map(str, parse_tasks(tasks)))} if "tasks" in value else {}
         scalars(value.get("params", {}), "params")
+        if "rules" in value:
+            given["rules"] = tuple(NameRule.from_json(rule, "rules") for rule in typed(value["rules"], list, "rules"))
         made = Request(**{**value, **given})
     except WeightvcError:
         return None

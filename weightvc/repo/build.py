@@ -78,11 +78,10 @@ class Builder:
         state = self._resolved.state
         exact = self._resolved.exact
         if exact is None:
-            return plans.make(state.base, self._resolved.tasks, self._resolved.recipe, self._resolved.method)
+            return plans.make(state.base, self._resolved.tasks, self._resolved.recipe, self._resolved.methods)
         rule: plans.Rule = "base" if exact is state.base else "task"
-        return Plan(
-            tuple(TensorPlan((e.spec.name,), e.spec, rule, e, ((0, e),)) for e in exact.tensors), (1.0,), heads={}
-        )
+        made = (TensorPlan((e.spec.name,), e.spec, rule, e, ((0, e),), why="as it was added") for e in exact.tensors)
+        return Plan(tuple(made), parts=(), heads={})
 
     @cached_property
     def others(self) -> Others:
@@ -120,20 +119,22 @@ class Builder:
         """Return the raw bytes of the base tensor, in spans of as many elements as those of a merged one."""
         return self._reader.open(plan.base).spans()
 
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the recipe, by position, as methods know them."""
+        pairs = zip(self._resolved.recipe.tasks, self._resolved.tasks, strict=True)
+        return [Task(weighted.coefficient, manifest.version) for weighted, manifest in pairs]
+
     def materializer(self, plan: Plan) -> Materializer:
         """Return the engine for a plan of this recipe, to be entered as a context."""
         resolved = self._resolved
         states: prefix.States = prefix.Nothing()
         if self._resumed:
-            states = prefix.states(self._repo, plan, resolved.method, resolved.tasks, self._device)
+            states = prefix.states(self._repo, plan, resolved.tasks, self._device)
         return Materializer(
             self._reader,
             plan,
-            resolved.method,
-            [
-                Task(weighted.coefficient, manifest.version)
-                for weighted, manifest in zip(resolved.recipe.tasks, resolved.tasks, strict=True)
-            ],
+            self.tasks,
             device=self._device,
             scratch=self._repo.tmp,
             jobs=self._jobs,
@@ -221,7 +222,14 @@ class Builder:
         readme, files = self._readme(base), {entry.spec.name for entry in base.headers} - {"model.safetensors"}
         name = card.title(readme) or (files.pop() if len(files) == 1 else None)
         called = f"{name} ({base.version})" if name else base.version
-        return card.merge_card(base=called, base_card=readme, tasks=tasks, method=recipe.method, params=recipe.params)
+        return card.merge_card(
+            base=called,
+            base_card=readme,
+            tasks=tasks,
+            method=recipe.method,
+            params=recipe.params,
+            rules=[(rule.pattern, rule.method, rule.params) for rule in recipe.rules],
+        )
 
     def _readme(self, manifest: Manifest) -> bytes | None:
         entry = next((e for e in manifest.files if e.spec.name == CARD), None)

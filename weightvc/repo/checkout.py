@@ -10,10 +10,11 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.objects.recipe import OWN
-from weightvc.repo import asked, checkouts, loss, output, prefix, resolve, stage
+from weightvc.repo import asked, checkouts, explain, forecast, loss, output, prefix, resolve, stage
 from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
+from weightvc.repo.explain import Line
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import load
@@ -37,7 +38,8 @@ class CheckedOut:
     """What a checkout wrote, or, for a dry run, would write.
 
     ``left_out`` has the path of every other file that a merge does not carry along; ``notes`` say why. ``lossy`` names
-    the tasks whose tensors are near those that were added and not the same.
+    the tasks whose tensors are near those that were added and not the same. Only a dry run has a ``plan``, and an
+    estimate of the time: see :mod:`weightvc.repo.forecast`.
     """
 
     output: str
@@ -58,6 +60,9 @@ class CheckedOut:
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    name_rules: tuple[str, ...] = ()
+    plan: tuple[Line, ...] = ()
+    estimated_seconds: float | None = None
     lossy: tuple[str, ...] = ()
 
 
@@ -102,7 +107,8 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
         result = replace(result, warnings=(empty,))
     if options.dry_run:
-        return result
+        about = forecast.seconds(builder.plan, builder.tasks, forecast.calibrate(device), options.jobs)
+        return replace(result, plan=explain.lines(builder.plan, resolved), estimated_seconds=about)
     output.hide(repo, directory)
     kept = asked.lasting(repo, request, resolved.state)
     with checkouts.recorded_while(repo, directory, kept) as warnings, output.building(directory, replaces) as made:
@@ -161,6 +167,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         method=recipe.method,
         params=dict(recipe.params),
         dtype=recipe.dtype,
+        name_rules=tuple(map(str, recipe.rules)),
         exact=resolved.exact is not None,
         tensors=len(plan.specs),
         bytes=sum(spec.nbytes for spec in plan.specs),

@@ -7,10 +7,9 @@ one, if that recipe had the same tasks at the commit that the lock names.
 from dataclasses import replace
 from pathlib import Path
 
-from weightvc.merge import table
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe
-from weightvc.repo import asked
+from weightvc.repo import asked, rules
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
 from weightvc.repo.state import State, load_commit
@@ -31,6 +30,7 @@ def guess(repo: Handle, lock: Lock, state: State, path: Path) -> tuple[Request, 
         params={key: value for key, value in made.params.items() if params.get(key, value) != value} or None,
         dtype=made.dtype if made.dtype != like.dtype else None,
         on_int_mismatch=made.on_int_mismatch if made.on_int_mismatch != like.on_int_mismatch else None,
+        rules=made.rules if made.rules != like.rules else None,
     )
     return request, changed
 
@@ -68,8 +68,8 @@ def _recipes(state: State) -> dict[str, Recipe]:
 
 
 def complete(recipe: Recipe) -> Recipe:
-    """Return a recipe with all parameters of its method, as locks have it."""
+    """Return a recipe with all parameters of its methods, as locks have it."""
     try:
-        return replace(recipe, params=table.check(recipe.method, recipe.params))
+        return rules.complete(recipe)
     except UsageError:  # of a method that is not installed here
         return recipe

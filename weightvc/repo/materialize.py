@@ -16,14 +16,13 @@ import torch
 from weightvc.delta import values
 from weightvc.merge import linalg
 from weightvc.merge.joint import Joint, Task
-from weightvc.merge.method import Fold
 from weightvc.repo.decode import Reader
 from weightvc.repo.factors import DTYPES
 from weightvc.repo.folding import Folding
 from weightvc.repo.joining import Joining
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.prefix import States
-from weightvc.repo.vectors import Sources, raw
+from weightvc.repo.vectors import Sources, Workspace, raw
 from weightvc.util import blas, heap
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import Progress
@@ -35,8 +34,7 @@ class Materializer:
 
     Args:
         reader: Decodes the base and the tasks.
-        plan: What to do.
-        method: The merge method.
+        plan: What to do, by which methods.
         tasks: The tasks of the merge, by position.
         device: A torch device; decoding and encoding stay on the CPU.
         scratch: A directory for projected sums or their factors, 8 bytes an element; the system's if it is read-only.
@@ -49,7 +47,6 @@ class Materializer:
         self,
         reader: Reader,
         plan: Plan,
-        method: Fold | Joint,
         tasks: Sequence[Task],
         *,
         device: str,
@@ -63,12 +60,16 @@ class Materializer:
         self.device = torch.device(device)
         self._special = special
         self._stack = ExitStack()
-        sources = Sources(reader, plan, self.device, special=special)
-        self._engine: Folding | Joining = (
-            Joining(sources, method, tasks, jobs)
-            if isinstance(method, Joint)
-            else Folding(sources, method, scratch, jobs, self._stack, states=states)
-        )
+        self._engines: list[Folding | Joining] = []
+        self._engine: dict[tuple[str, ...], Folding | Joining] = {}
+        workspace = Workspace(self.device)
+        for part in plan.parts:
+            sources = Sources(reader, part, workspace, special=special)
+            if isinstance(part.method, Joint):
+                self._engines.append(Joining(sources, part.method, tasks, jobs))
+            else:
+                self._engines.append(Folding(sources, part.method, scratch, jobs, self._stack, states=states))
+            self._engine |= dict.fromkeys((tensor.names for tensor in part.tensors), self._engines[-1])
 
     def __enter__(self) -> Self:
         heap.steady()
@@ -82,12 +83,13 @@ class Materializer:
         self._stack.close()
 
     def prepare(self, progress: Progress) -> None:
-        """Take the passes over all changed tensors that the method needs before it can merge the first one."""
-        self._engine.prepare(progress)
+        """Take the passes over all changed tensors that the methods need before they can merge the first one."""
+        for engine in self._engines:
+            engine.prepare(progress)
 
     def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
         """Return the split ranks that the method decided for a tensor, one for each projection."""
-        return self._engine.ranks(plan)
+        return self._engine[plan.names].ranks(plan) if plan.names in self._engine else ()
 
     def spans(self, plan: TensorPlan) -> Iterator[tuple[int, memoryview]]:
         """Return the result's raw bytes as (offset, span) pairs, in order; a span may be reused for the next."""
@@ -97,7 +99,7 @@ class Materializer:
             yield from self._reader.open(plan.own).spans()
         else:
             offset = 0
-            for base, delta, factor in self._engine.sums(plan):
+            for base, delta, factor in self._engine[plan.names].sums(plan):
                 before = int(base.isfinite().logical_not_().sum()) if self._special else 0
                 result = base if delta is None else base.add_(delta, alpha=factor)
                 data = raw(result.to(DTYPES[plan.spec.dtype]))

@@ -1,17 +1,20 @@
 """What a merge does with each tensor, decided from manifests alone, before any tensor is read."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from weightvc.merge.joint import Joint
+from weightvc.merge.keep import Keep
 from weightvc.merge.method import Fold
 from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.recipe import Mismatch, Recipe
 from weightvc.objects.tensors import MERGED, TensorSpec, zeros_digest
+from weightvc.repo import resized
 from weightvc.repo.factors import LowRank
+from weightvc.repo.rules import Methods
 from weightvc.util.errors import Conflict
 from weightvc.util.text import Note, counted, printable
 
@@ -28,6 +31,8 @@ class TensorPlan:
 
     ``names`` are the base's names that receive it: several where the base and all tasks tie them. ``sources``
     holds, in recipe order, the tasks (by position) whose tensor differs from the base's, with what it comes from.
+    ``by`` is the position of the recipe's rule that chose its method, ``None`` if that is the recipe's own. ``why``
+    says why ``rule`` is what it is.
     """
 
     names: tuple[str, ...]
@@ -35,6 +40,8 @@ class TensorPlan:
     rule: Rule
     base: Entry
     sources: tuple[tuple[int, Source], ...]
+    by: int | None = None
+    why: str = ""
 
     @property
     def own(self) -> Entry:
@@ -58,14 +65,27 @@ class TensorPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A merge: a plan for each tensor in the order of names, the tasks' weights, and what is left out of it.
+class Part:
+    """The tensors that one method merges, in the order of names, and the weights that it gives the tasks.
 
-    ``heads`` holds, by position of the task, the tensors that the base does not have in that shape and dtype.
+    What a method decides about a whole model it decides about the tensors of its part.
+    """
+
+    method: Fold | Joint
+    weights: tuple[float, ...]
+    tensors: tuple[TensorPlan, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge: a plan for each tensor in the order of names, by which method, and what is left out of it.
+
+    ``parts`` are empty where nothing is merged. ``heads`` holds, by position of the task, the tensors that the base
+    does not have in that shape and dtype.
     """
 
     tensors: tuple[TensorPlan, ...]
-    weights: tuple[float, ...]
+    parts: tuple[Part, ...]
     heads: Mapping[int, tuple[Entry, ...]]
 
     @cached_property
@@ -74,49 +94,86 @@ class Plan:
         return tuple(sorted(replace(plan.spec, name=name) for plan in self.tensors for name in plan.names))
 
 
-def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, method: Fold | Joint) -> Plan:
+class _Choice(NamedTuple):
+    """The method of one tensor, the weights that it gives the tasks, and the rule that chose it."""
+
+    method: Fold | Joint
+    weights: tuple[float, ...]
+    by: int | None
+
+
+def make(base: Manifest, tasks: Sequence[Manifest], recipe: Recipe, methods: Methods) -> Plan:
     """Decide what becomes of every base tensor.
 
     Raises:
-        Conflict: several tasks changed a tensor of integers, booleans or packed values in different ways, and the
-            recipe does not say what to do about it.
+        Conflict: several tasks changed a tensor of integers, booleans or packed values in different ways, or a task has
+            a vocabulary of another size, and the recipe does not say what to do about it.
+        UsageError: a method cannot use the coefficients, or so many tasks.
     """
-    weights = method.coefficients([weighted.coefficient for weighted in recipe.tasks]) if tasks else ()
-    tensors = tuple(_tensors(base, tasks, weights, recipe, method))
-    return Plan(tensors, weights, {at: task.heads for at, task in enumerate(tasks) if task.heads})
+    given = [weighted.coefficient for weighted in recipe.tasks]
+    weights = {method: method.coefficients(given) if tasks else () for method in methods.every}
 
+    def choice(names: Sequence[str]) -> _Choice:
+        by = methods.rule(names)
+        return _Choice(methods.at(by), weights[methods.at(by)], by)
 
-def _tensors(
-    base: Manifest, tasks: Sequence[Manifest], weights: Sequence[float], recipe: Recipe, method: Fold | Joint
-) -> Iterator[TensorPlan]:
+    for at, task in enumerate(tasks):
+        if weights[methods.own][at] != 0:
+            resized.refuse(base, task, methods)
+    tensors: dict[Fold | Joint, list[TensorPlan]] = {method: [] for method in weights}
     for group in _ties(base, tasks):
-        entry = base.by_name[group[0]]
-        sources = tuple(
-            (at, changed)
-            for at, task in enumerate(tasks)
-            if weights[at] != 0 and (changed := _changed(task, group)) is not None
-        )
-        spec = entry.spec
-        rule: Rule = "elementwise"
-        if not sources:
-            rule = "base"
-        elif spec.dtype not in MERGED:
-            rule, sources = _carried(spec, sources, recipe.on_int_mismatch)
-        else:
-            rule = _merged([base.by_name[name].spec for name in group], [source for _, source in sources], method)
-        if recipe.cast is not None and spec.dtype in MERGED:
-            rule = "elementwise" if rule == "base" and spec.dtype != recipe.cast else rule
-            spec = replace(spec, dtype=recipe.cast)
-        yield TensorPlan(group, spec, rule, entry, sources)
+        chosen = choice(group)
+        tensors[chosen.method].append(_tensor(group, base, tasks, recipe, chosen))
+    parts = tuple(Part(method, weights[method], tuple(held)) for method, held in tensors.items() if held)
+    every = sorted((tensor for part in parts for tensor in part.tensors), key=lambda tensor: tensor.names)
+    return Plan(tuple(every), parts, {at: task.heads for at, task in enumerate(tasks) if task.heads})
 
 
-def _merged(specs: Sequence[TensorSpec], sources: Sequence[Source], method: Fold | Joint) -> Rule:
-    """Return how a tensor of numbers is merged: whole if the method wants it so, by whatever name it goes."""
+def _tensor(
+    group: tuple[str, ...],
+    base: Manifest,
+    tasks: Sequence[Manifest],
+    recipe: Recipe,
+    chosen: _Choice,
+) -> TensorPlan:
+    entry = base.by_name[group[0]]
+    sources = tuple(
+        (at, changed)
+        for at, task in enumerate(tasks)
+        if chosen.weights[at] != 0 and (changed := _changed(task, group)) is not None
+    )
+    spec = entry.spec
+    rule: Rule = "base"
+    if not sources:
+        why = "kept" if isinstance(chosen.method, Keep) else "unchanged"
+    elif spec.dtype not in MERGED:
+        rule, why, sources = _carried(spec, sources, recipe.on_int_mismatch)
+    else:
+        specs = [base.by_name[name].spec for name in group]
+        rule, why = _merged(specs, [source for _, source in sources], chosen.method)
+    if recipe.cast is not None and spec.dtype in MERGED:
+        if rule == "base" and spec.dtype != recipe.cast:
+            rule, why = "elementwise", f"{why}, cast"
+        spec = replace(spec, dtype=recipe.cast)
+    return TensorPlan(group, spec, rule, entry, sources, chosen.by, why)
+
+
+def _merged(specs: Sequence[TensorSpec], sources: Sequence[Source], method: Fold | Joint) -> tuple[Rule, str]:
+    """Return how a tensor of numbers is merged, and why: whole if the method wants it so, by whatever name it goes."""
+    wants = method.whole if isinstance(method, Joint) else method.projects
     if isinstance(method, Joint):
-        return "joined" if all(map(method.whole, specs)) else "elementwise"
-    if len(sources) < 2 or not all(map(method.projects, specs)):
-        return "elementwise"
-    return "factored" if method.rotates and _narrow(specs[0], sources) else "projected"
+        if all(map(wants, specs)):
+            return "joined", "matrix"
+    elif len(sources) < 2:
+        return "elementwise", "changed by one task"
+    elif all(map(wants, specs)):
+        return ("factored", "adapters") if method.rotates and _narrow(specs[0], sources) else ("projected", "matrix")
+    spec = specs[0]
+    if not wants(replace(spec, name="-", shape=(2, 2))):
+        return "elementwise", "by element"
+    if len(spec.shape) != 2 or min(spec.shape) < 2:
+        return "elementwise", "no matrix"
+    return "elementwise", "named by other=" if hasattr(method, "other") else "by element"
 
 
 def _narrow(spec: TensorSpec, sources: Sequence[Source]) -> bool:
@@ -170,12 +227,13 @@ def _one(task: Manifest, names: Sequence[str]) -> bool:
 
 def _carried(
     spec: TensorSpec, sources: tuple[tuple[int, Source], ...], mismatch: Mismatch
-) -> tuple[Rule, tuple[tuple[int, Source], ...]]:
+) -> tuple[Rule, str, tuple[tuple[int, Source], ...]]:
     """Take what the changing tasks agree on, as git does for files; values that are no numbers are never mixed."""
     if len({source.digest for _, source in sources if isinstance(source, Entry)}) == 1:
-        return "task", sources[:1]
+        why = "tasks agree" if len(sources) > 1 else "changed by one task"
+        return "task", f"{spec.dtype}, {why}", sources[:1]
     if mismatch == "base":
-        return "base", ()
+        return "base", f"{spec.dtype}, tasks disagree", ()
     raise Conflict(
         f"tensor {printable(spec.name)} ({spec.dtype}) was changed in different ways by {len(sources)} tasks, "
         f"and {spec.dtype} values cannot be merged",

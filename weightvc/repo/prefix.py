@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from weightvc.merge.fingerprint import fingerprint
-from weightvc.merge.joint import Joint
-from weightvc.merge.method import Fold, Resumable
+from weightvc.merge.method import Resumable
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.settings import Settings
 from weightvc.repo.factors import LowRank
@@ -128,21 +127,27 @@ class Kept:
             self._cache.put(key, tags, about, raw(done.total))
 
 
-def states(repo: Handle, plan: Plan, method: Fold | Joint, tasks: Sequence[Manifest], device: str) -> States:
+def states(repo: Handle, plan: Plan, tasks: Sequence[Manifest], device: str) -> States:
     """Return the states that a merge may use and leave, according to the clone's settings.
 
     Raises:
         BadInput, Corrupt: the settings cannot be read.
     """
-    projected = [tensor for tensor in plan.tensors if tensor.rule == "projected"]
-    if not isinstance(method, Resumable) or not projected:
+    projected = [
+        (part, part.method, tensor)
+        for part in plan.parts
+        if isinstance(part.method, Resumable)
+        for tensor in part.tensors
+        if tensor.rule == "projected"
+    ]
+    if not projected:
         return Nothing()
     limit = _limit(repo)
     found = cache.Cache(_root(repo), repo.tmp, limit)  # which keeps to the limit, even if that is nothing
     if not limit:
         return Nothing()
-    seed = [RULES, metadata.version("weightvc"), method.step_rule, fingerprint(device), _processor()]
-    keys = {tensor: _chain(seed, tensor, plan.weights) for tensor in projected}
+    here: list[Json] = [RULES, metadata.version("weightvc"), fingerprint(device), _processor()]
+    keys = {tensor: _chain([*here, method.step_rule], tensor, part.weights) for part, method, tensor in projected}
     return Kept(found, limit, keys, tasks, torch.device(device))
 
 

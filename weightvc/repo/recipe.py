@@ -28,6 +28,7 @@ class NamedRecipe:
     digest: str
     staged: bool
     dropped: bool = False
+    rules: tuple[str, ...] = ()
 
 
 def save(repo: Handle, name: str, request: Request, *, dry_run: bool = False) -> NamedRecipe:
@@ -95,4 +96,5 @@ def _or_none(names: Iterable[str]) -> str:
 
 def _named(name: str, recipe: Recipe, staged: bool) -> NamedRecipe:
     tasks = tuple(str(weighted) for weighted in recipe.tasks)
-    return NamedRecipe(name, tasks, recipe.method, dict(recipe.params), recipe.digest, staged)
+    rules = tuple(map(str, recipe.rules))
+    return NamedRecipe(name, tasks, recipe.method, dict(recipe.params), recipe.digest, staged, rules=rules)

@@ -3,24 +3,20 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import get_args
 
-from weightvc.merge import table
 from weightvc.objects.ids import is_task_name
 from weightvc.objects.lock import Lock
 from weightvc.objects.manifest import Manifest
-from weightvc.objects.recipe import OWN, Mismatch, Recipe, Scalar, parse_tasks
+from weightvc.objects.recipe import OWN, Mismatch, NameRule, Recipe, Scalar, parse_tasks
 from weightvc.objects.tensors import MERGED
-from weightvc.repo import stage
+from weightvc.repo import rules, stage
 from weightvc.repo.repository import Handle, recipe_path, task_path
+from weightvc.repo.rules import Methods
 from weightvc.repo.state import State, load, load_commit
 from weightvc.util import toml
 from weightvc.util.errors import NotFound, UsageError, WeightvcError
 from weightvc.util.text import listed, meant, printable
-
-if TYPE_CHECKING:  # it needs torch, and recipes are kept without
-    from weightvc.merge.joint import Joint
-    from weightvc.merge.method import Fold
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Request:
     params: Mapping[str, Scalar] | None = None
     dtype: str | None = None
     on_int_mismatch: Mismatch | None = None
+    rules: Sequence[NameRule] | None = None
 
     def __post_init__(self) -> None:
         """Raise :class:`UsageError` for tasks and a recipe at once, and for text, which would be taken by letters."""
@@ -45,27 +42,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe with its method made, its tasks pinned, and the state that they come from."""
+    """A recipe with its methods made, its tasks pinned, and the state that they come from."""
 
     state: State
     recipe: Recipe
-    method: "Fold | Joint"
+    methods: Methods
     tasks: tuple[Manifest, ...]
 
     @property
     def exact(self) -> Manifest | None:
         """The manifest that this recipe gives back as it is: its only task's, or the base's if it names none."""
-        if self.recipe.exact_task is not None and is_neutral(self.method):
+        if self.recipe.exact_task is not None and self.methods.neutral:
             return self.tasks[0]
         return self.state.base if not self.tasks and self.recipe.cast is None else None
-
-
-def is_neutral(method: "Fold | Joint") -> bool:
-    """Tell whether a method leaves a single task vector at coefficient 1 as it is."""
-    if (neutral := getattr(method, "neutral", None)) is not None:
-        return bool(neutral)
-    method = cast("Fold", method)
-    return method.coefficients([1.0]) == (1.0,) and (method.scaled or method.scale((), 0.0) == 1.0)
 
 
 def resolve(repo: Handle, request: Request) -> Resolved:
@@ -73,7 +62,7 @@ def resolve(repo: Handle, request: Request) -> Resolved:
 
     Raises:
         NotFound: an unknown revision, recipe or task; a task that is only staged is said to be so.
-        UsageError: an unknown method, parameter or dtype, or tasks and a recipe at once.
+        UsageError: an unknown method, parameter, rule or dtype, or tasks and a recipe at once.
     """
     state = _state(repo, request.rev)
     recipe = wanted(repo, state, request)
@@ -94,7 +83,7 @@ def _state(repo: Handle, rev: str) -> State:
 
 
 def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
-    """Complete a recipe with its method's defaults and look its tasks up."""
+    """Complete a recipe with its methods' defaults and look its tasks up."""
     if recipe.cast is not None and recipe.cast not in MERGED:
         raise UsageError(
             f"--dtype {printable(recipe.cast)} is no dtype for a merge", f"use one of {listed([*sorted(MERGED), OWN])}"
@@ -103,13 +92,14 @@ def pin(repo: Handle, state: State, recipe: Recipe) -> Resolved:
         raise UsageError(
             f"--on-int-mismatch {printable(recipe.on_int_mismatch)}", f"use one of {listed(get_args(Mismatch))}"
         )
-    method = table.create(recipe.method, recipe.params)
-    recipe = replace(recipe, params=table.params_of(method))
+    recipe = rules.complete(recipe)
+    methods = rules.create(recipe)
+    rules.refuse_idle(recipe, methods, state.base.by_name.keys())
     staged = stage.changes(repo)
     for weighted in recipe.tasks:
         if weighted.task not in state.tasks and staged.get(task_path(weighted.task)):
             raise NotFound(f"task {weighted.task} is staged but not committed", "run `wvc commit -m MESSAGE` first")
-    return Resolved(state, recipe, method, tuple(state.task(weighted.task) for weighted in recipe.tasks))
+    return Resolved(state, recipe, methods, tuple(state.task(weighted.task) for weighted in recipe.tasks))
 
 
 def pinned(
@@ -136,7 +126,7 @@ def pinned(
             if lock.recipe.exact_task is None:
                 recipe = state.model(recipe)
             tasks = tuple(state.tasks[weighted.task] for weighted in recipe.tasks)
-            return Resolved(state, recipe, table.create(recipe.method, recipe.params), tasks)
+            return Resolved(state, recipe, rules.create(recipe), tasks)
     names = ", ".join(printable(name) for name in wanted) or "the base"
     raise NotFound(
         f"this repository does not have the versions that the lock pins ({names}) at HEAD or at {lock.commit[:12]}",
@@ -168,6 +158,7 @@ def wanted(repo: Handle, state: State, request: Request) -> Recipe:
         params={**recipe.params, **(request.params or {})},
         dtype=request.dtype or recipe.dtype,
         on_int_mismatch=request.on_int_mismatch or recipe.on_int_mismatch,
+        rules=recipe.rules if request.rules is None else tuple(request.rules),
     )
     return recipe if request.tasks is not None else state.model(recipe)
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from weightvc.merge import table
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe, Scalar
-from weightvc.repo import asked, checkouts, output, resolve
+from weightvc.repo import asked, checkouts, output, resolve, rules
 from weightvc.repo.guess import complete, guess
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
@@ -38,6 +37,7 @@ class Output:
     remedy: str = ""
     params: Mapping[str, Scalar] = field(default_factory=dict)
     dtype: str | None = None
+    rules: tuple[str, ...] = ()
     exact: bool = False
     lossy: tuple[str, ...] = ()
     asked: Mapping[str, Any] | None = None
@@ -58,6 +58,7 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
         yield Output(
             str(path), made, lock.recipe.method, "behind" if why else "current", why, remedy,
             params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock), lossy=lock.lossy,
+            rules=tuple(map(str, lock.recipe.rules)),
             asked=None if request is None else asked.to_json(request),
         )  # fmt: skip
 
@@ -125,7 +126,7 @@ def _gives_same(now: Recipe, lock: Lock) -> bool:
     if not _exact(lock) or now.tasks != made.tasks or now.dtype is not None:
         return False
     try:
-        return not now.tasks or resolve.is_neutral(table.create(now.method, now.params))
+        return not now.tasks or rules.create(now).neutral
     except WeightvcError:
         return False
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weightvc.repo.decode import SPAN, Decoder, Reader
 from weightvc.repo.factors import DTYPES, Factors, LowRank
-from weightvc.repo.plan import Plan, Source, TensorPlan
+from weightvc.repo.plan import Part, Source, TensorPlan
 from weightvc.util.errors import Conflict
 from weightvc.util.text import printable
 
@@ -130,19 +130,19 @@ class Vectors:
 
 
 class Sources:
-    """Opens the base and the task vectors of a plan's tensors.
+    """Opens the base and the task vectors of the tensors that one method merges.
 
     Args:
         reader: Decodes the base and the tasks.
-        plan: The merge.
-        device: Where vectors are computed.
+        plan: The part of the merge.
+        workspace: Where vectors are computed.
         special: Whether the base or a task holds infinities or NaN.
     """
 
-    def __init__(self, reader: Reader, plan: Plan, device: torch.device, *, special: bool) -> None:
+    def __init__(self, reader: Reader, plan: Part, workspace: Workspace, *, special: bool) -> None:
         self.plan = plan
-        self.device = device
-        self.workspace = Workspace(device)
+        self.device = workspace.device
+        self.workspace = workspace
         self._reader = reader
         self._special = special
 
