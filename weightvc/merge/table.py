@@ -86,6 +86,9 @@ _OTHER = Param(
     range=f"a comma-separated list of shell patterns such as '*embed*', of at most {MAX_PATTERNS} characters",
     accepts=lambda value: len(value) <= MAX_PATTERNS,
 )
+_PRECISION = choice(
+    "precision", "float64", ("mixed",), "precision of a projection; mixed is faster, and has products in float32"
+)
 _DENSITY = Param(
     name="density",
     type=float,
@@ -109,7 +112,7 @@ _ROWS = (
         "opcm-s",
         "OPCM whose projection depends on subspaces only: reproducible for any number of tasks",
         _OPCM,
-        (_ALPHA, _NORM, _OTHER),
+        (_ALPHA, _NORM, _OTHER, _PRECISION),
         "weightvc.merge.opcm:OpcmS",
     ),
     MethodInfo(
