@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from weightvc.merge import linalg
+from weightvc.merge import linalg, mixed
 from weightvc.merge.method import Step, add, check
 from weightvc.merge.params import named
 from weightvc.objects.tensors import TensorSpec
@@ -54,7 +54,7 @@ class _Projecting(ABC):
             return Step(add(state, vector), None)
         if not vector.any():
             return Step(state, None)
-        return Step(*self._add(state, vector))
+        return Step(*self._add(linalg.aligned(state), linalg.aligned(vector)))
 
     def scale(self, task_norms: Sequence[float], merged_norm: float) -> float:
         """Return the factor that gives the merge the norm that ``norm`` says; 1 where there is nothing to scale.
@@ -86,9 +86,12 @@ class Opcm(_Projecting):
 
 @dataclass(frozen=True, slots=True)
 class OpcmS(_Projecting):
-    """The stable rule: see :func:`weightvc.merge.linalg.add_stable`."""
+    """The stable rule: see :func:`weightvc.merge.linalg.add_stable`, and :mod:`weightvc.merge.mixed` for mixed."""
 
     name: ClassVar[str] = "opcm-s"
 
+    precision: str
+
     def _add(self, state: Tensor, vector: Tensor) -> tuple[Tensor, int]:
-        return linalg.add_stable(state, vector, self.alpha)
+        rule = mixed.add if self.precision == "mixed" else linalg.add_stable
+        return rule(state, vector, self.alpha)

@@ -10,6 +10,7 @@ from weightvc.checkpoint.files import map_file
 from weightvc.merge import table
 from weightvc.objects import lock as locks
 from weightvc.objects.lock import Lock
+from weightvc.objects.recipe import KEEP, Recipe
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import compare, near, output, resolve
 from weightvc.repo import device as devices
@@ -128,7 +129,7 @@ def _replay(builder: Builder, path: Path, lock: Lock, progress: Progress) -> Che
     where = "" if same else _ELSEWHERE
     locked, lines = ({(line.file, line.name): line for line in one.tensors} for one in (lock, again))
     tensors = _apart({at: t.digest for at, t in locked.items()}, {at: t.digest for at, t in lines.items()})
-    tolerance = 0.0 if same or locked.keys() != lines.keys() else table.tolerance(lock.recipe.method, len(lock.tasks))
+    tolerance = 0.0 if same or locked.keys() != lines.keys() else _tolerance(lock.recipe)
     far = tensors
     if tensors and tolerance:
         beyond = near.far(builder, path, [locked[at] for at in tensors], tolerance, progress)
@@ -160,6 +161,13 @@ def _replayed_files(lock: Lock, again: Lock, done: str, where: str) -> Check:
         what = f"{counted(len(files), 'file')} built otherwise{where}"
         return Check("replay", ok=False, detail=f"{what}: {listed(files)}")
     return Check("replay", ok=True, detail=done)
+
+
+def _tolerance(recipe: Recipe) -> float:
+    """Return how far apart another environment may take any of the recipe's methods; 0 if one of them promises bytes only."""
+    methods = [(rule.method, rule.params) for rule in recipe.rules if rule.method != KEEP]
+    found = [table.tolerance(*one, len(recipe.tasks)) for one in [(recipe.method, recipe.params), *methods]]
+    return max(found) if all(found) else 0.0
 
 
 def _apart(locked: Mapping[K, object], again: Mapping[K, object]) -> list[K]:
