@@ -218,7 +218,7 @@ def numpy_eigh(matrix):
 
 def by_svd(matrix):
     """The eigenvectors of a Gram matrix by its singular value decomposition, of which they are a case."""
-    U, s, _ = torch.linalg.svd(matrix)
+    U, s, _ = torch.linalg.svd(matrix.tril() + matrix.tril(-1).mT)  # eigh reads the lower triangle only
     return s.flip(0), U.flip(1)
 
 

@@ -229,6 +229,15 @@ def test_the_default_scale_is_the_published_one_for_the_published_rule_only(name
     assert create(name, {}).scale([0.1], 0.1) == 1.0
 
 
+def test_states_are_those_of_methods_that_step_alike():
+    rule = create("opcm-s", {}).step_rule
+    assert rule == "opcm-s alpha=0.5 precision='float64'"
+    assert create("opcm-s", {"norm": "rss", "other": ""}).step_rule == rule
+    assert len({rule, *(create(name, params).step_rule for name, params in (
+        ("opcm-s", {"alpha": 0.25}), ("opcm-s", {"precision": "mixed"}), ("opcm", {}), ("opcm", {"alpha": 0.25}),
+    ))}) == 5  # fmt: skip
+
+
 # which tensors
 
 

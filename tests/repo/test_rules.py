@@ -109,7 +109,7 @@ def test_a_rule_for_what_happens_anyway_changes_no_byte(three, tmp_path, method)
 
 
 def test_what_a_method_decides_about_a_model_it_decides_about_its_own_tensors(three, models, tmp_path):
-    build(three, tmp_path / "out", "--method", "linear", "--rule", r".*\.query\.weight=opcm-s")
+    build(three, tmp_path / "out", "--method", "linear", "--rule", r".*\.query\.weight=opcm-s:norm=mean")
 
     def norm(path):
         moved = models.read(path)
@@ -126,8 +126,8 @@ def test_what_a_method_decides_about_a_model_it_decides_about_its_own_tensors(th
 def test_parameters_make_a_method_another(three, models, tmp_path):
     """Two parts by one method with other parameters: each has its own scale."""
     options = ("--rule", f"{ATTN}=opcm-s:norm=2.0")
-    build(three, tmp_path / "plain")
-    build(three, tmp_path / "ruled", *options)
+    build(three, tmp_path / "plain", "-p", "norm=mean")
+    build(three, tmp_path / "ruled", "-p", "norm=mean", *options)
 
     plain, ruled = models.read(tmp_path / "plain"), models.read(tmp_path / "ruled")
     name = "encoder.layer.0.attention.query.weight"

@@ -7,7 +7,7 @@ Model Merging", NeurIPS 2025, arXiv 2501.09522.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from torch import Tensor
@@ -32,8 +32,9 @@ class _Projecting(ABC):
 
     @property
     def step_rule(self) -> str:
-        """Return the name and alpha: ``norm`` is the scale's, and ``other`` says which tensors are projected."""
-        return f"{self.name} alpha={float(self.alpha)!r}"
+        """Return the name and what a step depends on: not ``norm``, nor ``other``, which says what is projected."""
+        held = [one.name for one in fields(self) if one.name not in ("norm", "other")]
+        return " ".join([self.name, *(f"{name}={getattr(self, name)!r}" for name in held)])
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
         """Return the coefficients as given."""

@@ -164,7 +164,7 @@ def _replayed_files(lock: Lock, again: Lock, done: str, where: str) -> Check:
 
 
 def _tolerance(recipe: Recipe) -> float:
-    """Return how far apart another environment may take any of the recipe's methods; 0 if one of them promises bytes only."""
+    """Return how far apart another environment may take a merge; 0 if one of its methods promises bytes only."""
     methods = [(rule.method, rule.params) for rule in recipe.rules if rule.method != KEEP]
     found = [table.tolerance(*one, len(recipe.tasks)) for one in [(recipe.method, recipe.params), *methods]]
     return max(found) if all(found) else 0.0
