@@ -211,7 +211,8 @@ def test_a_merge_has_the_bases_names_and_keeps_heads_apart(two, models, tmp_path
     base, tuned = odd_one(models)
     two.put("odd", models.write(tmp_path / "source", tuned))
 
-    done = two.json("checkout", "--method", "task_arithmetic", "-o", tmp_path / "out")
+    rule = ("--rule", "embeddings.word_embeddings.weight=task_arithmetic")
+    done = two.json("checkout", "--method", "task_arithmetic", *rule, "-o", tmp_path / "out")
 
     merged = models.read(tmp_path / "out")
     assert {name: t.shape for name, t in merged.items()} == {name: t.shape for name, t in base.items()}
