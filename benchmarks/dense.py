@@ -110,6 +110,12 @@ def _ours(method: Fold, base: Model, tasks: Sequence[Model], jobs: int) -> None:
         start.double().add_(sums[name], alpha=factor).float()
 
 
+def _alone(base: Model, tasks: Sequence[Model]) -> None:
+    """Merge as published on one thread, whose CPU time, unlike that of waiting threads, is what the work takes."""
+    with linalg.single_thread():
+        published.merge(base, tasks, ALPHA)
+
+
 def _apart(found: Model, wanted: Model) -> float:
     """Return the norm of the difference of two merged task vectors, relative to the second."""
     away = math.fsum(float(torch.linalg.vector_norm(found[name] - wanted[name])) ** 2 for name in wanted)
@@ -140,7 +146,10 @@ def measure(quick: bool) -> list[Bar]:
     """Print times and errors, and return their bars."""
     width, jobs = (192 if quick else 768), parallel.cores()
     base, tasks = models(width, TASKS)
-    steps: dict[str, Callable[[], object]] = {"published": partial(published.merge, base, tasks, ALPHA)}
+    steps: dict[str, Callable[[], object]] = {
+        "published": partial(published.merge, base, tasks, ALPHA),
+        "published, alone": partial(_alone, base, tasks),
+    }
     for rule in RULES:
         steps[rule.label] = partial(_ours, create(rule.method, rule.params), base, tasks, jobs)
     wall: dict[str, list[float]] = {label: [] for label in steps}
@@ -163,7 +172,7 @@ def measure(quick: bool) -> list[Bar]:
     for label, (seconds, used) in middle.items():
         gains = [middle["published"][at] / of for at, of in enumerate((seconds, used))]
         times = f"{seconds:>9.3f}{min(wall[label]):>8.3f}{max(wall[label]):>8.3f}{used:>9.3f}"
-        print(f"{label:<18}{times}{gains[0]:>7.2f}x{gains[1]:>7.2f}x   {errors[label]:.1e}", flush=True)
+        print(f"{label:<18}{times}{gains[0]:>7.2f}x{gains[1]:>7.2f}x   {errors.get(label, math.nan):.1e}", flush=True)
     for rule in RULES:
         gain = middle["published"][0] / middle[rule.label][0]
         bars.append(Bar(f"{rule.label}: published loop / weightvc, wall", gain, rule.gain, most=False, binds=not quick))

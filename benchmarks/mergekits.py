@@ -64,6 +64,7 @@ class _Merges:
         self._wvc("init", str(work / "repo"), "--base", str(self._models[0]))
         for task, path in enumerate(self._models[1:]):
             self._wvc("-C", str(work / "repo"), "add", str(path), "--task", f"t{task}")
+        self._wvc("-C", str(work / "repo"), "commit", "-m", "Add the fine-tunes")
 
     def _wvc(self, *args: str) -> Usage:
         return watch([sys.executable, "-m", "weightvc", *args], ENV)

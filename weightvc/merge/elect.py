@@ -33,12 +33,19 @@ def aggregate(
         divisor: What a mean divides by: the ``weights`` that agree, or their ``count``.
     """
     total, share = torch.zeros_like(elected), torch.zeros_like(elected)
+    some = torch.empty_like(elected)
     for at in sorted(vectors):
-        agrees = (vectors[at] * elected) > 0
-        part = (vectors[at] * weights[at]).masked_fill_(~agrees, 0.0)
+        part = (vectors[at] * elected).clamp_min_(0.0)  # the magnitude of what agrees; masks are slower than products
+        torch.gt(part, 0.0, out=some)
+        part.mul_(elected)
+        if weights[at] != 1:
+            part.mul_(weights[at])
         if how == "max":
             total = torch.where(part.abs() > total.abs(), part, total)
             continue
         total.add_(part)
-        share.add_(agrees, alpha=weights[at] if divisor == "weights" else 1.0)
-    return total.div_(share).masked_fill_(share == 0, 0.0) if how == "mean" else total
+        share.add_(some, alpha=weights[at] if divisor == "weights" else 1.0)
+    if how != "mean":
+        return total
+    torch.eq(share, 0.0, out=some)
+    return total.mul_(1.0 - some).add_(0.0).div_(share.add_(some))

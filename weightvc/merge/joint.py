@@ -1,6 +1,6 @@
 """The protocol of merge methods that look at all task vectors of a tensor at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -16,6 +16,10 @@ Scope: TypeAlias = Literal["tensor", "model"]
 
 Seen: TypeAlias = NDArray[Any]
 """What one pass adds up over the pieces of a tensor: an array of numbers, of any shape."""
+
+
+PART = 1 << 16
+"""Elements of a part of a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,13 @@ class Piece:
     offset: int
     base: Tensor
     vectors: Mapping[int, Tensor]
+
+    def parts(self) -> Iterator["Piece"]:
+        """Return this span of a tensor in parts that fit a processor's cache, in order; they share its memory."""
+        for start in range(0, next(iter(self.vectors.values())).numel(), PART):
+            cut = slice(start, start + PART)
+            vectors = {at: vector[cut] for at, vector in self.vectors.items()}
+            yield Piece(self.spec, self.offset + start, self.base[cut], vectors)
 
 
 @runtime_checkable

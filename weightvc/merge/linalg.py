@@ -20,7 +20,7 @@ from torch import Tensor
 from weightvc.util.errors import BadInput
 
 RULES = "gram-eigh-f64/2"
-"""Identifier of the arithmetic here, in ``factored`` and in ``mixed``. Change it with what can move a bit of a result."""
+"""Identifier of this arithmetic and of ``factored`` and ``mixed``. Change it with what can move a bit of a result."""
 
 NULL = 1e-6
 """Singular values up to this share of the largest are null: the Gram matrix no longer resolves their vectors."""

@@ -97,7 +97,7 @@ class Ties:
     def observe(self, piece: Piece, known: _Known) -> Seen:
         """Return histograms of the magnitudes of each task's vector, and after those the sum of the elected signs."""
         if not known.trims:
-            return np.array([float(self._elected(piece, known).sum())])
+            return np.array([sum(float(self._elected(part, known).sum()) for part in piece.parts())])
         found = np.zeros((len(known.weights), select.HIGH if known.trims == 2 else select.LOW), np.int64)
         for at, vector in piece.vectors.items():
             found[at] = select.high(vector) if known.trims == 2 else select.low(vector, known.buckets[at][0])
@@ -117,15 +117,18 @@ class Ties:
 
     def merge(self, piece: Piece, known: _Known) -> Tensor:
         """Return what agrees with the elected signs, times ``scaling``."""
-        elected = self._elected(piece, known)
-        elected[elected == 0] = known.undecided
         divisor = _COMPAT.get(self.compat, ("", "", "count"))[2]
-        return elect.aggregate(piece.vectors, known.weights, elected, self.aggregate, divisor).mul_(self.scaling)
+        for part in piece.parts():
+            elected = self._elected(part, known)
+            elected.add_(elected == 0, alpha=known.undecided)
+            merged = elect.aggregate(part.vectors, known.weights, elected, self.aggregate, divisor)
+            part.vectors[min(part.vectors)].copy_(merged.mul_(self.scaling))
+        return piece.vectors[min(piece.vectors)]
 
     def _elected(self, piece: Piece, known: _Known) -> Tensor:
         """Trim the vectors in place, and return the sign of their sum."""
         for at, vector in piece.vectors.items():
             if known.thresholds[at]:
-                vector.masked_fill_(~select.keeps(vector, known.thresholds[at]), 0.0)
+                vector.mul_(select.keeps(vector, known.thresholds[at]))
         how = _COMPAT.get(self.compat, ("", self.election))[1]
         return elect.signs(piece.vectors, known.weights, weighted=how == "weighted")
