@@ -102,3 +102,12 @@ def test_a_copy_of_the_base_changes_no_byte(three, sandbox, tuned, tmp_path, met
     repo.put("copy", tuned["base"])
 
     assert digest(repo, "--tasks", "a,b,copy", *options, "-o", tmp_path / "after") == before
+
+
+def test_a_checkout_says_how_far_mdm_oc_took_a_task_out(three, tmp_path):
+    done = three.json("checkout", "--tasks", "a,b=0,c", "--method", "mdm-oc", "-p", "unmerge=subtract",
+                      "-o", tmp_path / "out")  # fmt: skip
+    (note,) = [note for note in done["notes"] if "subtraction" in note]
+    assert note.startswith("task b: taken out by subtraction, an approximation: weight fidelity 0.")
+    replayed = three.json("checkout", "--tasks", "a,b=0,c", "--method", "mdm-oc", "-o", tmp_path / "replayed")
+    assert not any("subtraction" in note for note in replayed["notes"])

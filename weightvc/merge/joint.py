@@ -116,6 +116,15 @@ class Joint(Protocol):
         ...
 
 
+@runtime_checkable
+class Reporting(Protocol):
+    """A joint method that finds out, in its passes, what a user should hear of a task."""
+
+    def report(self, known: Any) -> Sequence[tuple[int, str]]:
+        """Return (position of the task, what to say of it) pairs, given what is known after the passes."""
+        ...
+
+
 def gram(vectors: Sequence[Tensor]) -> Seen:
     """Return the inner products of float64 tensors of one shape, as a symmetric matrix."""
     flat = [vector.reshape(-1) for vector in vectors]

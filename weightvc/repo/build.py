@@ -51,7 +51,8 @@ TORCH = {
 class Builder:
     """Builds one resolved recipe: into a directory, or for its digests alone.
 
-    Unless it may be ``resumed`` from cached prefix states, it reads nothing but the store.
+    Unless it may be ``resumed`` from cached prefix states, it reads nothing but the store. What writing finds out and
+    a user should hear goes to ``notes``.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Builder:
         max_shard_size: int = DEFAULT_SHARD,
         resumed: bool = False,
     ) -> None:
+        self.notes: list[str] = []
         self._repo = repo
         self._resolved = resolved
         self._device = device
@@ -102,6 +104,8 @@ class Builder:
             work.prepare(progress)
             lines = self._tensors(plan, work, layout, writer, progress)
             writer.finish()
+        names = [weighted.task for weighted in self._resolved.recipe.tasks]
+        self.notes += [f"task {names[at]}: {says}" for at, says in work.report()]
         for path, head in self._heads().items():
             self._write_head(directory / path, head)
         for name, data in self._others():

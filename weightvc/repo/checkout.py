@@ -115,6 +115,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         lock = builder.write(made, progress)
         _refuse_removed(repo, resolved, removals)
         fsio.write_file(made / locks.NAME, lock.to_bytes())
+    result.notes.extend(builder.notes)
     seconds = time.monotonic() - begun
     where = str(directory / locks.NAME)
     return replace(result, seconds=seconds, digest=lock.digest, lock=where, warnings=(*result.warnings, *warnings))

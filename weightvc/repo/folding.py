@@ -81,6 +81,10 @@ class Folding:
         self._folded = dict(sorted(zip((plan.names for plan in plans), results, strict=True)))
         self._factor = self._global_factor()
 
+    def report(self) -> Sequence[tuple[int, str]]:
+        """Return nothing: a fold finds out nothing about tasks."""
+        return ()
+
     def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
         """Return the split ranks that the method decided for a tensor, one for each projection."""
         return self._folded[plan.names].ranks if plan.names in self._folded else ()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from weightvc.merge import linalg
-from weightvc.merge.joint import Joint, Piece, Seen, Task
+from weightvc.merge.joint import Joint, Piece, Reporting, Seen, Task
 from weightvc.objects.tensors import MERGED
 from weightvc.repo.plan import TensorPlan
 from weightvc.repo.vectors import Sources
@@ -42,6 +42,10 @@ class Joining:
             return
         for number in range(self._method.passes):
             self._known = self._pass(plans, number, progress)
+
+    def report(self) -> Sequence[tuple[int, str]]:
+        """Return (position of the task, what a user should hear of it) pairs."""
+        return self._method.report(self._known) if isinstance(self._method, Reporting) and self._known else ()
 
     def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
         """Return nothing: a joint method decides no split ranks."""

@@ -87,6 +87,10 @@ class Materializer:
         for engine in self._engines:
             engine.prepare(progress)
 
+    def report(self) -> list[tuple[int, str]]:
+        """Return (position of the task, what a user should hear of it) pairs, which the passes found out."""
+        return [found for engine in self._engines for found in engine.report()]
+
     def ranks(self, plan: TensorPlan) -> tuple[int, ...]:
         """Return the split ranks that the method decided for a tensor, one for each projection."""
         return self._engine[plan.names].ranks(plan) if plan.names in self._engine else ()
