@@ -7,6 +7,7 @@ from weightvc.objects.ids import Digest, ObjectId, Version
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.recipe import Recipe, parse_tasks
 from weightvc.objects.tensors import TensorSpec
+from weightvc.objects.updates import Update
 from weightvc.repo import forecast
 from weightvc.repo import plan as plans
 from weightvc.repo.forecast import Speed
@@ -29,6 +30,26 @@ def model(shape, *, tasks, method):
 def seconds(shape=(512, 256), *, tasks=2, method="opcm-s", speed=SPEED, jobs=1):
     known = [Task(1.0, Version(f"{at:064x}")) for at in range(tasks)]
     return forecast.seconds(model(shape, tasks=tasks, method=method), known, speed, jobs)
+
+
+def adapters(rank, *, tasks=2, shape=(512, 256)):
+    """Seconds of merging adapters of one matrix."""
+    entry = Entry(TensorSpec("w", "F32", shape), Digest("0" * 64), "whole", None, PLACE)
+    a = Entry(TensorSpec("a", "F32", (rank, shape[1])), Digest("2" * 64), "whole", None, PLACE)
+    b = Entry(TensorSpec("b", "F32", (shape[0], rank)), Digest("3" * 64), "whole", None, PLACE)
+    tuned = Manifest((a, b), (), (), "safetensors", updates=(Update("w", "a", "b", 2.0),))
+    recipe = complete(Recipe(parse_tasks([f"t{at}" for at in range(tasks)])))
+    plan = plans.make(Manifest((entry,), (), (), "safetensors"), [tuned] * tasks, recipe, create(recipe))
+    assert {tensor.rule for tensor in plan.tensors} == {"factored"}
+    return forecast.seconds(plan, [Task(1.0, Version(f"{at:064x}")) for at in range(tasks)], SPEED, 1)
+
+
+def test_adapters_take_what_their_ranks_take():
+    streamed, product = 2 * 4 * 512 * 256 / 1e9, 512 * 256 * 8
+    bases = forecast.PRODUCTS * (512 + 256) * 8**2
+
+    assert adapters(4) == pytest.approx(streamed + (bases + product) / 1e10 + 8**3 / 1e9)
+    assert adapters(4) < adapters(8) < adapters(8, tasks=3) < seconds()
 
 
 def test_what_is_measured_is_positive():

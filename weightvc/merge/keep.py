@@ -17,6 +17,7 @@ class Keep:
 
     name: ClassVar[str] = KEEP
     scaled: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
 
     def coefficients(self, given: Sequence[float]) -> tuple[float, ...]:
         """Return 0 for every task."""

@@ -107,6 +107,8 @@ def passes(tensor: TensorPlan, method: Fold | Joint | None) -> int:
 
 def _work(tensor: TensorPlan, method: Fold | Joint | None, speed: Speed) -> float:
     """Return the seconds that one thread needs for one tensor."""
+    if tensor.rule == "factored":
+        return _factored(tensor, speed)
     read = tensor.spec.nbytes * (1 + len(tensor.sources)) * passes(tensor, method)
     streamed = (read + tensor.spec.nbytes * len(tensor.names)) / speed.streamed
     steps = {"projected": len(tensor.sources) - 1, "joined": len(tensor.sources) + 2}.get(tensor.rule, 0)
@@ -114,6 +116,15 @@ def _work(tensor: TensorPlan, method: Fold | Joint | None, speed: Speed) -> floa
         return streamed
     n, m = sorted(tensor.base.spec.shape)
     return streamed + steps * (PRODUCTS * m * n**2 / speed.product + n**3 / speed.decomposition)
+
+
+def _factored(tensor: TensorPlan, speed: Speed) -> float:
+    """Return the same for a tensor whose tasks are adapters: two QR decompositions, steps on cores, one product."""
+    n, m = sorted(tensor.base.spec.shape)
+    rank = tensor.rank
+    bases, product = PRODUCTS * (m + n) * rank**2, m * n * rank
+    steps = (len(tensor.sources) - 1) * rank**3 / speed.decomposition
+    return 2 * tensor.spec.nbytes / speed.streamed + (bases + product) / speed.product + steps
 
 
 def _stream() -> Callable[[], object]:
