@@ -26,7 +26,7 @@ from weightvc.objects.tensors import TensorSpec
 from weightvc.util import parallel
 
 ALPHA = 0.5
-TASKS, ROUNDS = 4, 5
+TASKS, ROUNDS = 4, 3
 DEPTH = 5
 """Tasks of the merges whose errors are measured."""
 
