@@ -45,8 +45,8 @@ class Rule:
 
 RULES = (
     Rule("opcm", "opcm", {}, 2.0, 1e-6, "published"),
-    Rule("opcm-s", "opcm-s", {}, 2.5, 1e-12, "stable"),
-    Rule("opcm-s mixed", "opcm-s", {"precision": "mixed"}, 3.5, 1e-5, "stable"),
+    Rule("opcm-s", "opcm-s", {"norm": "mean"}, 2.5, 1e-12, "stable"),
+    Rule("opcm-s mixed", "opcm-s", {"norm": "mean", "precision": "mixed"}, 3.5, 1e-5, "stable"),
 )
 
 

@@ -127,7 +127,7 @@ def of_matrix(shape: Shape, *, quick: bool) -> list[Bar]:
     how = {"opcm": clean_spanned, "opcm-s": published.clean_stable}
     oracles = {name: published.merge(zero, exact, ALPHA, clean)["w"] for name, clean in how.items()}
     loop = partial(published.merge, {"w": base}, tasks, ALPHA)
-    ours = {name: partial(merged, create(name, {"alpha": ALPHA}), base, given) for name in ERRORS}
+    ours = {name: partial(merged, create(name, {"alpha": ALPHA, "norm": "mean"}), base, given) for name in ERRORS}
     away = _apart(loop()["w"].double() - base, oracles["opcm"])
     times = _race(loop, ours)
     label = f"{shape.rows} x {shape.columns}"

@@ -248,10 +248,13 @@ class Sandbox:
         return json.loads((self.path / f".wvc/tasks/{task}.json").read_text())
 
     def everything(self) -> dict[str, bytes]:
-        """Return every file of wvc's and of the work tree, and the branches: what a refused command must not change."""
+        """Return every file of wvc's and of the work tree, and the branches: what a refused command must not change.
+
+        Cached states may come and go.
+        """
         roots = [path for path in self.path.iterdir() if path.name != ".git"]
         roots += [self.path / ".git" / name for name in ("wvc", "refs", "HEAD")]
-        paths = [path for root in roots for path in (root, *root.rglob("*"))]
+        paths = [path for root in roots for path in (root, *root.rglob("*")) if "wvc/cache" not in path.as_posix()]
         return {
             path.relative_to(self.path).as_posix(): path.read_bytes() if path.is_file() else b"directory"
             for path in paths

@@ -177,7 +177,9 @@ def test_a_method_that_projects_and_does_not_scale_projects(wide_repo, wide_mode
     monkeypatch.setattr(OpcmS, "scaled", False)
     monkeypatch.setattr(OpcmS, "scale", lambda *_: 0.5)
     tasks = {task: tensors[task] for task in ("a", "b", "c")}
-    wanted, ranks = in_memory(OpcmS(0.5, "mean", table.OTHER), tensors["base"], tasks, dict.fromkeys(tasks, 1.0))
+    wanted, ranks = in_memory(
+        OpcmS(0.5, "mean", table.OTHER, "float64"), tensors["base"], tasks, dict.fromkeys(tasks, 1.0)
+    )
 
     wide_repo.wvc("checkout", "-o", tmp_path / "out")
 
