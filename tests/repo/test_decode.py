@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from weightvc.delta.encoding import Encoded
 from weightvc.objects.ids import Digest
 from weightvc.objects.tensors import TensorSpec
 from weightvc.repo import state
@@ -152,3 +153,16 @@ def test_a_base_that_is_open_already_is_used_if_it_is_the_right_one(opened, mode
     for given in (right, wrong):
         assert bytes(reader.open(alpha.by_name[NAME], base=given).read()) == wanted
     assert reader.open(base.by_name[NAME], base=wrong).base is None
+
+
+def test_a_decoder_that_keeps_decodes_once(opened, monkeypatch):
+    _, alpha, reader = opened
+    decoder, calls, decode = reader.open(alpha.by_name[NAME]), [], Encoded.decode_into
+    wanted = bytes(decoder.read())
+    monkeypatch.setattr(Encoded, "decode_into", lambda *args: (calls.append(args), decode(*args)))
+
+    kept = decoder.kept()
+    assert [bytes(kept.read()) for _ in range(3)] == [wanted] * 3
+    once = len(calls)
+    assert [bytes(decoder.read()) for _ in range(2)] == [wanted] * 2
+    assert len(calls) == 3 * once > 0

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from weightvc.merge.joint import Joint
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
 from weightvc.objects.recipe import OWN
@@ -15,10 +16,12 @@ from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.explain import Line
+from weightvc.repo.joining import decides
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import load
 from weightvc.repo.status import edited
+from weightvc.repo.vectors import kept
 from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
@@ -154,13 +157,20 @@ def _factors(resolved: Resolved) -> int:
     return max(held.values(), default=0)
 
 
+def _again(plan: plans.Plan) -> int:
+    """Return the most bytes of one tensor that are kept in memory to be read again."""
+    methods = ((part.method, part.tensors) for part in plan.parts)
+    several = [held for method, held in methods if isinstance(method, Joint) and decides(method)]
+    return max((kept(tensor) for held in several for tensor in held if tensor.sources), default=0)
+
+
 def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -> CheckedOut:
     """Return what the checkout will do, known from manifests only."""
     recipe, plan = resolved.recipe, builder.plan
     projected = [tensor.kept * _PROJECTION_COPIES[tensor.rule] for tensor in plan.tensors if tensor.kept]
     joined = [tensor.spec.elements * 8 * len(tensor.sources) for tensor in plan.tensors if tensor.rule == "joined"]
     held = max(max(projected, default=0), max(joined, default=0) * _JOINED_COPIES)
-    held += SPANS + _factors(resolved) + len(resolved.tasks) * _SPAN
+    held += SPANS + _factors(resolved) + _again(plan) + len(resolved.tasks) * _SPAN
     manifests = (resolved.state.base, *resolved.tasks)
     return CheckedOut(
         output=str(directory),

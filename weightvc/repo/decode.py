@@ -1,7 +1,7 @@
 """Reading stored tensors back: an entry of a manifest → its raw bytes, in spans or whole."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -50,6 +50,10 @@ class Decoder:
         else:
             self.encoded.decode_into(out, base if self.encoded.needs_base else None, offset)
 
+    def kept(self) -> "Decoder":
+        """Return a decoder of the same tensor for one thread, which keeps what it decodes, to be read again."""
+        return _Kept(self.entry, self.encoded, self.base)
+
     def spans(self) -> Iterator[tuple[int, memoryview]]:
         """Return the tensor's bytes as (offset, span) pairs; each span's buffer is reused for a later one."""
         return parallel.spans(self.read_into, self.entry.spec.nbytes, SPAN)
@@ -59,6 +63,21 @@ class Decoder:
         out = memoryview(bytearray(self.entry.spec.nbytes))
         self.read_into(out, 0)
         return out
+
+
+@dataclass(frozen=True)
+class _Kept(Decoder):
+    """A decoder that keeps raw spans, by their offsets."""
+
+    held: dict[int, bytes] = field(default_factory=dict)
+
+    def read_into(self, out: memoryview, offset: int, base: memoryview | None = None) -> None:
+        """Decode raw bytes, or copy what was decoded before; see :meth:`Decoder.read_into`."""
+        if offset in self.held:
+            out[:] = self.held[offset]
+            return
+        super().read_into(out, offset, base)
+        self.held[offset] = bytes(out)
 
 
 class Reader:

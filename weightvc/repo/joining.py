@@ -12,9 +12,14 @@ from weightvc.merge import linalg
 from weightvc.merge.joint import Joint, Piece, Reporting, Seen, Task
 from weightvc.objects.tensors import MERGED
 from weightvc.repo.plan import TensorPlan
-from weightvc.repo.vectors import Sources
+from weightvc.repo.vectors import Sources, Vectors
 from weightvc.util import parallel
 from weightvc.util.progress import Progress
+
+
+def decides(method: Joint) -> int:
+    """Return the passes over a single tensor by which a method decides about it alone."""
+    return method.passes if method.decides == "tensor" else 0
 
 
 class Joining:
@@ -56,17 +61,17 @@ class Joining:
         if not plan.sources:
             yield from ((base, None, 1.0) for base in self._sources.vectors(plan).spans())
             return
-        known = self._known
-        if self._method.decides == "tensor":
-            for _ in range(self._method.passes):
-                known = self._method.combine({plan.names[0]: self._seen(plan, known)}, known)
+        passes = decides(self._method)
+        vectors, known = self._sources.vectors(plan, again=passes > 0), self._known
+        for _ in range(passes):
+            known = self._method.combine({plan.names[0]: self._seen(plan, vectors, known)}, known)
         if plan.rule == "elementwise":
-            for piece in self._pieces(plan):
+            for piece in self._pieces(plan, vectors):
                 yield piece.base, self._method.merge(piece, known).reshape(-1), 1.0
             return
-        (piece,) = self._pieces(plan)
+        (piece,) = self._pieces(plan, vectors)
         merged, done = self._method.merge(piece, known).reshape(-1), 0
-        for base in self._sources.vectors(plan).spans():
+        for base in vectors.spans():
             yield base, merged[done : done + base.numel()], 1.0
             done += base.numel()
 
@@ -76,7 +81,7 @@ class Joining:
         lock = threading.Lock()
 
         def job(plan: TensorPlan) -> Seen | None:
-            seen = self._seen(plan, self._known)
+            seen = self._seen(plan, self._sources.vectors(plan), self._known)
             progress.advance(plan.spec.nbytes)
             if not np.issubdtype(seen.dtype, np.integer):
                 return seen
@@ -90,17 +95,16 @@ class Joining:
         named = {plan.names[0]: found for plan, found in zip(plans, results, strict=True) if found is not None}
         return self._method.combine(counts or dict(sorted(named.items())), self._known)
 
-    def _seen(self, plan: TensorPlan, known: Any) -> Seen:
+    def _seen(self, plan: TensorPlan, vectors: Vectors, known: Any) -> Seen:
         """Return the sum of what the method sees in the pieces of one tensor."""
-        found = (self._method.observe(piece, known) for piece in self._pieces(plan))
+        found = (self._method.observe(piece, known) for piece in self._pieces(plan, vectors))
         total = next(found).copy()
         for more in found:
             total += more
         return total
 
-    def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
+    def _pieces(self, plan: TensorPlan, vectors: Vectors) -> Iterator[Piece]:
         """Return the pieces of one tensor, each valid until the next."""
-        vectors = self._sources.vectors(plan)
         spec, positions = plan.base.spec, [at for at, _ in plan.sources]
         if plan.rule != "elementwise":
             shape = (len(positions), *spec.shape)

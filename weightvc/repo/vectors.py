@@ -22,6 +22,10 @@ _WIDEST = SPAN // 2
 """Elements of a span of the narrowest mergeable dtype."""
 
 
+KEPT = 512 * 2**20
+"""Most bytes of a tensor, and of it in the tasks, that a worker keeps to read them again."""
+
+
 class _Buffers(threading.local):
     """A thread's raw spans (of the base and of a task) and its float64 spans: the base, and two to fold with."""
 
@@ -150,10 +154,16 @@ class Sources:
         """Return the tensors that are merged, or cast."""
         return [plan for plan in self.plan.tensors if plan.rule not in ("base", "task")]
 
-    def vectors(self, plan: TensorPlan) -> Vectors:
-        """Return the base and the weighted task vectors of one tensor."""
+    def vectors(self, plan: TensorPlan, *, again: bool = False) -> Vectors:
+        """Return the base and the weighted task vectors of one tensor; ``again`` if they are read more than once.
+
+        What is read again is decoded once, unless the raw bytes take more than :data:`KEPT`.
+        """
         base = self._reader.open(plan.base)
         sources = [(self.plan.weights[at], self._open(source, base)) for at, source in plan.sources]
+        if again and kept(plan):
+            base = base.kept()
+            sources = [(w, one.kept() if isinstance(one, Decoder) else one) for w, one in sources]
         return Vectors(base, sources, self.workspace, special=self._special)
 
     def factors(self, plan: TensorPlan) -> list[Factors]:
@@ -167,6 +177,12 @@ class Sources:
         if isinstance(source, LowRank):
             return Factors.open(self._reader, source, self.device)
         return self._reader.open(source, base=base)
+
+
+def kept(plan: TensorPlan) -> int:
+    """Return the bytes of a tensor and its tasks' that are kept to be read again; 0 if they are too many."""
+    held = plan.base.spec.nbytes * (1 + len(plan.sources))
+    return held if held <= KEPT else 0
 
 
 def raw(tensor: Tensor) -> memoryview:
