@@ -20,6 +20,13 @@ def refusal(name, params):
     return error.value.what, error.value.hint
 
 
+def test_environments_may_be_as_far_apart_as_the_table_says():
+    assert [table.tolerance("opcm", {}, tasks) for tasks in (2, 3, 5, 8, 9)] == [1e-9, 1e-9, 1e-6, 1e-4, 0.0]
+    assert table.tolerance("opcm-s", {"precision": "float64"}, 99) == table.tolerance("ties", {}, 2) == 1e-12
+    assert table.tolerance("opcm-s", {"precision": "mixed"}, 99) == 1e-5
+    assert table.tolerance("tsv-m", {}, 2) == 1e-9
+
+
 def test_the_table_is_explicit():
     assert list(METHODS) == [
         *("opcm-s", "opcm", "task_arithmetic", "linear", "magmax", "ties", "dare", "dare_ties", "slerp", "model_stock"),
