@@ -496,3 +496,10 @@ def test_a_report_names_tasks_that_add_nothing_and_how_far_others_are_out():
     )
     method = create("mdm-oc", {})
     assert method.report(method.begin([], [])) == ()
+
+
+@pytest.mark.parametrize("method", ["model_stock", "mdm-oc"])
+def test_products_beyond_double_precision_are_refused(method):
+    huge = [{key: 1e160 * value for key, value in task.items()} for task in TASKS[:2]]
+    with pytest.raises(BadInput, match="enormous values, whose products overflow"):
+        join(create(method, {}), huge)

@@ -149,3 +149,10 @@ def test_tables_for_people(two):
     (query,) = [line for line in each if line.startswith(QUERY)]
     assert " ".join(query.split()).startswith(f"{QUERY} F32 12x12 projected opcm-s alpha, beta matrix - ")
     assert len(each) == head + 1 + 17
+
+
+@pytest.mark.parametrize("options", [(), ("--rule", ".*=base"), ("--tasks", "alpha"), ("--method", "ties")])
+def test_what_is_read_is_what_the_plan_reads_and_other_files(two, options):
+    plan = two.json("checkout", "-n", *options)
+    tensors = sum(line["read_bytes"] for line in plan["plan"])
+    assert tensors < plan["read_bytes"] < tensors + 2000

@@ -383,3 +383,12 @@ def test_a_system_without_a_list_of_processors_has_a_key_too(monkeypatch):
         assert prefix._processor() == ("Fast One" if text else "")
     monkeypatch.setattr(prefix.Path, "read_text", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
     assert prefix._processor() == ""
+
+
+@pytest.mark.parametrize("about", [
+    None, [], [1, 2, 3], "xx", {"a": 1, "b": 2}, [["0x1p0"], []], [["x", "y"], []], [["0x1p0", "0x1p0"], "r"],
+    [["0x1p0", "0x1p0"], [1.5]], [["0x1p0", "0x1p0"], [1, 1]], [[1, 2], []],
+])  # fmt: skip
+def test_what_stands_beside_a_sum_must_be_its_own(about):
+    assert prefix._parsed(about, 2) is None
+    assert prefix._parsed([["0x1p0", "0x1p1"], [3]], 2) == ([1.0, 2.0], [3])

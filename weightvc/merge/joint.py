@@ -11,6 +11,7 @@ from torch import Tensor
 
 from weightvc.objects.ids import Version
 from weightvc.objects.tensors import TensorSpec
+from weightvc.util.errors import BadInput
 
 Scope: TypeAlias = Literal["tensor", "model"]
 
@@ -126,12 +127,18 @@ class Reporting(Protocol):
 
 
 def gram(vectors: Sequence[Tensor]) -> Seen:
-    """Return the inner products of float64 tensors of one shape, as a symmetric matrix."""
+    """Return the inner products of float64 tensors of one shape, as a symmetric matrix.
+
+    Raises:
+        BadInput: one of them is beyond double precision.
+    """
     flat = [vector.reshape(-1) for vector in vectors]
     found = np.empty((len(flat), len(flat)))
     for i, left in enumerate(flat):
         for j, right in enumerate(flat[: i + 1]):
             found[i, j] = found[j, i] = float(torch.dot(left, right))
+    if not np.isfinite(found).all():
+        raise BadInput("a task vector holds enormous values, whose products overflow", "use smaller coefficients")
     return found
 
 

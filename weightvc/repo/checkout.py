@@ -171,7 +171,6 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
     joined = [tensor.spec.elements * 8 * len(tensor.sources) for tensor in plan.tensors if tensor.rule == "joined"]
     held = max(max(projected, default=0), max(joined, default=0) * _JOINED_COPIES)
     held += SPANS + _factors(resolved) + _again(plan) + len(resolved.tasks) * _SPAN
-    manifests = (resolved.state.base, *resolved.tasks)
     return CheckedOut(
         output=str(directory),
         recipe=tuple(str(weighted) for weighted in recipe.tasks),
@@ -183,7 +182,7 @@ def _preview(resolved: Resolved, builder: Builder, directory: Path, jobs: int) -
         tensors=len(plan.specs),
         bytes=sum(spec.nbytes for spec in plan.specs),
         rules=plans.summary(plan),
-        read_bytes=sum(place.size for manifest in manifests for place in manifest.places()),
+        read_bytes=explain.read(plan, resolved, builder.others.kept),
         scratch_bytes=sum(tensor.kept for tensor in plan.tensors),
         peak_bytes=RUNTIME + jobs * held,
         notes=_adapter(resolved)

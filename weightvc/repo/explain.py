@@ -1,6 +1,6 @@
 """What a plan does with each tensor, in a form to print: what happens, by which method, why, and what it reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from weightvc.objects.manifest import Entry, Manifest
@@ -43,6 +43,12 @@ def lines(plan: Plan, resolved: Resolved) -> tuple[Line, ...]:
     """Return a line for each tensor of the result by its name, and then for those that go to files of their own."""
     made = (line for tensor in plan.tensors for line in _lines(tensor, resolved))
     return (*sorted(made, key=lambda line: line.name), *_heads(plan, resolved))
+
+
+def read(plan: Plan, resolved: Resolved, files: Iterable[Entry]) -> int:
+    """Return the stored bytes that a checkout reads: those of :func:`lines`, of other files and of headers."""
+    headers = resolved.exact.headers if resolved.exact is not None else ()
+    return sum(line.read_bytes for line in lines(plan, resolved)) + sum(map(_size, (*files, *headers)))
 
 
 def _lines(tensor: TensorPlan, resolved: Resolved) -> Iterator[Line]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -111,9 +111,8 @@ class Kept:
         for count in range(len(plan.sources), 1, -1):
             key = self._keys[plan][count - 1]
             about = self._cache.get(key, raw(flat), keep=key in self._chosen)
-            if about is not None:
-                squares, ranks = about
-                return Prefix(flat.view(plan.spec.shape).to(self._device), [*map(float.fromhex, squares)], ranks)
+            if (found := _parsed(about, count)) is not None:
+                return Prefix(flat.view(plan.spec.shape).to(self._device), *found)
         return Prefix()
 
     def keep(self, plan: TensorPlan, done: Prefix) -> None:
@@ -166,6 +165,17 @@ def forget(repo: Handle, tags: Collection[str]) -> list[Path]:
 
 def _root(repo: Handle) -> Path:
     return repo.local / "cache"
+
+
+def _parsed(about: Json, count: int) -> tuple[list[float], list[int]] | None:
+    """Return the squared norms and split ranks that stand beside a sum; ``None`` where they do not."""
+    try:
+        squares, ranks = cast("list[Any]", about)
+        norms = [*map(float.fromhex, squares)]
+    except (TypeError, ValueError):
+        return None
+    whole = isinstance(ranks, list) and all(type(rank) is int for rank in ranks)
+    return (norms, ranks) if whole and len(norms) == count and len(ranks) < count else None
 
 
 def _limit(repo: Handle) -> int:
