@@ -6,7 +6,8 @@ Run:
     python benchmarks/lora_merge.py --check   # exit 1 if a bar is missed
 
 The published loop gets the models that the adapters stand for, in float32 and with all threads; weightvc the adapters,
-with one thread. Both end with the merged matrix in float32. As several threads lose much on a busy machine, CPU time is
+with a worker of one thread for each core, as in a checkout: a time is that of several matrices at once, over their
+number. Both end with the merged matrix in float32. As several threads lose much on a busy machine, CPU time is
 that of the loop on one thread, too. Errors are those of the merged task vector, relative to the same rule in float64 by
 full decompositions, with directions that the sum does not have left alone.
 """
@@ -34,6 +35,7 @@ from torch import Tensor
 from weightvc.merge import factored, linalg
 from weightvc.merge.method import Fold
 from weightvc.merge.table import create
+from weightvc.util import parallel
 
 ALPHA = 0.5
 RANK, TASKS = 16, 5
@@ -56,9 +58,17 @@ class Times(NamedTuple):
     wall: float
     cpu: float
 
+    def over(self, count: int) -> "Times":
+        """Return the seconds of one of ``count``."""
+        return Times(self.wall / count, self.cpu / count)
+
 
 LOOP, ALONE = "published", "published, one thread"
 SHAPES = (Shape(1024, 1024, binds=True), Shape(3072, 768))
+WORKERS = parallel.cores()
+"""Matrices that are merged at a time, each by one thread, as in a checkout; times are those of one matrix."""
+SPAN = 128
+"""Rows of a span; a divisor of the shapes."""
 ERRORS = {"opcm": 1e-6, "opcm-s": 1e-12}
 Adapter = tuple[Tensor, Tensor]
 
@@ -73,11 +83,16 @@ def adapters(shape: Shape, count: int, seed: int = 0) -> list[Adapter]:
 
 
 def merged(method: Fold, base: Tensor, given: Sequence[Adapter]) -> tuple[Tensor, factored.Product, float]:
-    """Return the merged matrix in the dtype of ``base``, and the sum and factor that it comes from."""
+    """Return the merged matrix, in the dtype of ``base``, and the sum and factor that it comes from."""
     found = factored.fold(method, [(b.double().mul_(SCALE), a.double()) for b, a in given])
     factor = method.scale([math.sqrt(square) for square in found.squares], math.sqrt(found.merged))
-    moved = found.left @ found.right
-    return base.double().add_(moved, alpha=factor).to(base.dtype), found, factor
+    out = torch.empty_like(base)
+    moved, sums = (torch.empty(SPAN, base.shape[1], dtype=torch.float64) for _ in range(2))
+    for rows in range(0, len(base), SPAN):
+        part = slice(rows, rows + SPAN)
+        torch.mm(found.left[part], found.right, out=moved)
+        out[part] = sums.copy_(base[part]).add_(moved, alpha=factor)
+    return out, found, factor
 
 
 def clean_spanned(held: Tensor, delta: Tensor, alpha: float) -> Tensor:
@@ -99,6 +114,11 @@ def _timed(step: Callable[[], object], rounds: int) -> list[Times]:
     return times
 
 
+def _by_workers(step: Callable[[], object]) -> None:
+    """Do as much at once as a checkout does: a matrix a worker, each of one thread."""
+    parallel.run(lambda _: step(), range(WORKERS), WORKERS, linalg.pin_thread)
+
+
 def _apart(found: Tensor, wanted: Tensor) -> float:
     return float(torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted))
 
@@ -111,7 +131,7 @@ def _race(loop: Callable[[], object], ours: Mapping[str, Callable[[], object]]) 
         with linalg.single_thread():
             times[ALONE] += _timed(loop, 1)
             for name, step in ours.items():
-                times[name] += _timed(step, 7)
+                times[name] += [each.over(WORKERS) for each in _timed(partial(_by_workers, step), 7)]
     return {
         name: Times(*(statistics.median(part) for part in zip(*found, strict=True))) for name, found in times.items()
     }
@@ -208,7 +228,7 @@ def measure(quick: bool) -> list[Bar]:
     """Print times and errors, and return their bars."""
     shapes = (Shape(256, 256), Shape(512, 256)) if quick else SHAPES
     threads = torch.get_num_threads()
-    print(f"LoRA of rank {RANK}, {TASKS} tasks; the published loop with {threads} threads, weightvc with one;")
+    print(f"LoRA of rank {RANK}, {TASKS} tasks; the published loop with {threads} threads, {WORKERS} workers of one;")
     print(f"load {os.getloadavg()[0]:.1f}\n{'matrix':<14}{'':<12}{'median':>13}{'wall':>10}{'CPU':>10}   error")
     bars = [bar for shape in shapes for bar in of_matrix(shape, quick=quick)]
     of_checkout(quick=quick)
