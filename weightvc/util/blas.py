@@ -9,8 +9,8 @@ from threadpoolctl import ThreadpoolController
 def one_thread() -> AbstractContextManager[object]:
     """Keep NumPy's BLAS to the calling thread; the setting is the process's, and as before at the end.
 
-    By default it starts a thread a core in each of the workers, which then wait for each other: a merged LoRA took
-    1.5 times as long to encode on two cores, and twice the CPU. And what it sums depends on how many threads it has.
+    By default it starts a thread a core in each of the workers, which then wait for each other. And what it sums
+    depends on how many threads it has.
     """
     limits: AbstractContextManager[object] = ThreadpoolController().limit(limits=1, user_api="blas")
     return limits
