@@ -26,7 +26,7 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/reference.py
 
-$(READY): pyproject.toml constraints/ci.txt
+$(READY): pyproject.toml constraints/ci.txt weightvc/delta/kernels/compiled.c
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightvc needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch, the other packages and the test tools into $(VENV): 1.3 GB with the CPU build of PyTorch,"

@@ -19,8 +19,10 @@ from pathlib import Path
 from pairs import Item, equal, read_pair
 
 from weightvc.checkpoint.files import map_file
+from weightvc.delta import kernels
 from weightvc.delta.codec import CHUNK
 from weightvc.delta.encoding import Encoded, encode
+from weightvc.delta.kernels import portable
 from weightvc.util import blas, heap, parallel
 from weightvc.util.errors import Corrupt
 
@@ -105,7 +107,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--level", choices=LEVELS, default="default")
     parser.add_argument("--repeat", type=int, default=1, help="do it so many times over, to be sampled for longer")
+    parser.add_argument("--numpy", action="store_true", help="leave the compiled loops alone")
     options = parser.parse_args()
+    if options.numpy:
+        kernels.loops = portable
     heap.steady()  # this and the one thread of BLAS as in wvc
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(options.repeat):

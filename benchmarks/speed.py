@@ -50,12 +50,12 @@ def _command(what: str, pair: Pair, folder: Path, threads: int, *options: str) -
     return [sys.executable, script, what, *files, "--threads", str(threads), *options]
 
 
-def _ours(what: str, pair: Pair, folder: Path, threads: int, level: str) -> Seconds:
+def _ours(what: str, pair: Pair, folder: Path, threads: int, level: str, *options: str) -> Seconds:
     """Time one run of ``modelcodec.py``."""
     if what == "encode":
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    command = _command(what, pair, folder, threads, "--level", level)
+    command = _command(what, pair, folder, threads, "--level", level, *options)
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Seconds(**json.loads(done.stdout))
 
@@ -73,6 +73,9 @@ def _steps(pair: Pair, work: Path, level: str) -> dict[str, Step]:
         "zstd -d, one thread": partial(peers.zstd, packed, back, "-d", *ALONE),
         "decode, 2 threads": partial(_ours, "decode", pair, ours, 2, level),
     }
+    for threads in (1, 2):
+        for what in ("encode", "decode"):
+            steps[f"{what}, {threads}, NumPy"] = partial(_ours, what, pair, ours, threads, level, "--numpy")
     return {name: step for name, step in steps.items() if "zstd" not in name or "zstd" not in peers.missing()}
 
 

@@ -289,8 +289,8 @@ def test_env(wvc):
     lines = wvc("env").out.splitlines()
 
     assert [line.split()[0] for line in lines] == [
-        "wvc", "python", "platform", "cores", "git", "torch", "numpy", "zstandard", "xxhash", "blake3", "click",
-        "GitPython", "rich",
+        "wvc", "python", "platform", "cores", "git", "codec", "torch", "numpy", "zstandard", "xxhash", "blake3",
+        "click", "GitPython", "rich",
     ]  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def test_env_has_the_version_of_git(wvc, monkeypatch, tmp_path):
 
     assert said == f"git version {wvc('env', '--json').json['git']}\n"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "\ngit        not found\n" in wvc("env").out
+    assert "\ngit          not found\n" in wvc("env").out
 
 
 def test_the_version(wvc):

@@ -10,6 +10,7 @@ from shutil import which
 import click
 
 from weightvc.cli.context import Context, columns, pass_context
+from weightvc.delta.kernels import loops
 
 _PACKAGES = ("torch", "numpy", "zstandard", "xxhash", "blake3", "click", "GitPython", "rich")
 
@@ -21,6 +22,7 @@ class _Environment:
     platform: str
     cores: int
     git: str | None
+    loops: str
     packages: dict[str, str]
 
 
@@ -34,10 +36,15 @@ def command(ctx: Context) -> None:
         platform=platform.platform(),
         cores=len(os.sched_getaffinity(0)),
         git=_git(),
+        loops=loops.__name__.rpartition(".")[2],
         packages={name: metadata.version(name) for name in _PACKAGES},
     )
     rows = [("wvc", result.wvc), ("python", result.python), ("platform", result.platform), ("cores", result.cores)]
-    ctx.emit("env", result, columns([*rows, ("git", result.git or "not found"), *result.packages.items()]))
+    ctx.emit(
+        "env",
+        result,
+        columns([*rows, ("git", result.git or "not found"), ("codec loops", result.loops), *result.packages.items()]),
+    )
 
 
 def _git() -> str | None:

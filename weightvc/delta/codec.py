@@ -15,8 +15,8 @@ from weightvc.delta.lossy.signs import BitDelta, TSwitch
 from weightvc.delta.lossy.skillpack import SkillPack
 from weightvc.delta.lossy.svd import Svd, of_rank
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
 from weightvc.delta.raw import Raw
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util import plugins
 from weightvc.util.errors import NotFound, Unsupported

@@ -11,10 +11,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta import planes
+from weightvc.delta import kernels, planes
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
-from weightvc.delta.scratch import indices
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 
@@ -43,12 +42,7 @@ class Decay:
 
     def predict(self, index: int, base: Words, out: Words) -> None:
         """Put the prediction of one chunk's words into ``out``, given the base's."""
-        np.right_shift(base, self.down, out=out)
-        np.bitwise_and(out, self.table.size - 1, out=out)
-        at = indices(base.size)
-        np.copyto(at, out)
-        np.take(self.table, at, out=out, mode="wrap")  # no index needs it; it is the fastest mode
-        np.add(out, base, out=out)
+        kernels.loops.shifted(base, self.table, self.down, out)
 
     def to_bytes(self) -> bytes:
         """Return the table as planes."""

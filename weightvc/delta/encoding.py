@@ -16,7 +16,7 @@ from weightvc.delta import container
 from weightvc.delta.codec import Codec, Level, codec_named
 from weightvc.delta.container import CHUNK, Kind
 from weightvc.delta.pair import Pair, Source, flat
-from weightvc.delta.planes import Words, words_of
+from weightvc.delta.words import Words, words_of
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util import parallel
 from weightvc.util.errors import BadInput, Corrupt, Unsupported

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from weightvc.delta import planes
+from weightvc.delta import kernels, planes
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
 from weightvc.delta.scratch import words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 
@@ -50,17 +50,16 @@ class Full:
         """Encode one chunk; see :class:`weightvc.delta.codec.Codec`."""
         turned = words("delta", target)
         if self.turned:
-            np.left_shift(target, 1, out=turned)
-            turned |= target >> (8 * target.itemsize - 1)
+            kernels.loops.turn(target, 1, turned)
         else:
             np.copyto(turned, target)
         return planes.pack(turned)
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
         """Decode one chunk into ``out``; see :class:`weightvc.delta.codec.Codec`."""
-        planes.unpack(body, out)
-        if self.turned:
-            sign = words("delta", out)
-            np.left_shift(out, 8 * out.itemsize - 1, out=sign)
-            np.right_shift(out, 1, out=out)
-            np.bitwise_or(out, sign, out=out)
+        if not self.turned:
+            planes.unpack(body, out)
+            return
+        turned = words("delta", out)
+        planes.unpack(body, turned)
+        kernels.loops.turn(turned, 8 * out.itemsize - 1, out)

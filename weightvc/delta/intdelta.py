@@ -2,18 +2,18 @@
 
 import struct
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta import decay, lowrank, planes, values
+from weightvc.delta import decay, kernels, lowrank, planes, values
 from weightvc.delta.decay import Decay
 from weightvc.delta.lowrank import LowRank
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
 from weightvc.delta.rans import coder as rans
 from weightvc.delta.scratch import words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 
@@ -110,12 +110,9 @@ class IntDelta:
         """Encode one chunk; see :class:`weightvc.delta.codec.Codec`."""
         guess = self._guess(index, base)
         delta = words("delta", target)
-        np.subtract(target, guess, out=delta)
+        count = kernels.loops.difference(target, guess, delta)
         coded = _pack_coded(delta, values.exponents(self.dtype, guess)) if self.best else None
-        body = _pack_changed(delta)
-        if not body:
-            np.add(delta, _bias(delta), out=delta)
-            body = bytes([PLANES]) + planes.pack(delta)
+        body = _pack_changed(delta, count) or planes.pack(delta, BIAS[delta.itemsize], bytes([PLANES]))
         return body if coded is None or len(body) <= len(coded) else coded
 
     def decode_chunk(self, index: int, body: memoryview, base: Words | None, out: Words) -> None:
@@ -127,12 +124,12 @@ class IntDelta:
             return
         guess = self._guess(index, base)
         if kind == PLANES:
-            planes.unpack(body[1:], out, BIAS[out.itemsize])
+            planes.unpack(body[1:], out, BIAS[out.itemsize], guess)
         elif kind == CODED:
             rans.unpack(body[1:], values.exponents(self.dtype, guess), out)
+            np.add(out, guess, out=out)
         else:
             raise Corrupt(f"the chunk is coded in the unknown way {kind}")
-        np.add(out, guess, out=out)
 
     def _guess(self, index: int, base: Words | None, room: Words | None = None) -> Words:
         """Return the prediction: the base's words themselves, or what stands in ``room`` or scratch after this."""
@@ -152,26 +149,25 @@ def _cost(codec: IntDelta, pair: Pair, sample: int) -> int:
     return len(codec.side) + len(body) * pair.spec.nbytes // target.nbytes
 
 
-def _bias(delta: Words) -> Any:
-    return delta.dtype.type(BIAS[delta.itemsize])
-
-
 def _pack_coded(delta: Words, contexts: NDArray[np.uint8]) -> bytes:
     return bytes([CODED]) + rans.pack(delta, contexts)
 
 
-def _pack_changed(delta: Words) -> bytes:
-    """Encode which words are not zero, a bit each, and then those words; nothing if planes of all words do better."""
-    mask = delta != 0
-    count = np.count_nonzero(mask)
+def _pack_changed(delta: Words, count: int) -> bytes:
+    """Encode which words are not zero, a bit each, and then those words; nothing if planes of all words do better.
+
+    Args:
+        delta: The words.
+        count: How many of them are not zero.
+    """
     if not 0 < count * FEW < delta.size:
         return b""
-    which = np.packbits(mask, bitorder="little")
-    runs = _in_runs(which)
-    if not runs and delta.itemsize < _WIDE and count * FEW_NARROW > delta.size:
+    which = np.empty(-(-delta.size // 8), np.uint8)
+    kernels.loops.mark(delta, which)
+    if delta.itemsize < _WIDE and count * FEW_NARROW > delta.size and not _in_runs(which):
         return b""
-    changed = delta[mask if runs else np.flatnonzero(mask)]
-    np.add(changed, _bias(changed), out=changed)
+    changed = words("changed", delta)[:count]
+    kernels.loops.gather(which, delta, BIAS[delta.itemsize], changed)
     packed = planes.pack(which)
     return b"".join((bytes([CHANGED]), _LENGTH.pack(len(packed)), packed, planes.pack(changed)))
 
@@ -183,23 +179,16 @@ def _add_changed(body: memoryview, out: Words) -> None:
     end = _LENGTH.size + _LENGTH.unpack_from(body)[0]
     which = np.empty(-(-out.size // 8), np.uint8)
     planes.unpack(body[_LENGTH.size : end], which)
-    mask = np.unpackbits(which, bitorder="little").view(bool)
-    if mask[out.size :].any():
+    if which[-1] >> (out.size - 1) % 8 + 1:
         raise Corrupt("the map of changed words is longer than the chunk")
-    mask = mask[: out.size]
-    changed = np.empty(np.count_nonzero(mask), out.dtype)
+    changed = words("changed", out)[: kernels.loops.count(which)]
     if not changed.size:
         raise Corrupt("the map of changed words is empty")
     planes.unpack(body[end:], changed, BIAS[out.itemsize])
-    where = mask if _in_runs(which) else np.flatnonzero(mask)
-    np.add(changed, out[where], out=changed)
-    out[where] = changed
+    kernels.loops.scatter(which, changed, out)
 
 
 def _in_runs(which: NDArray[np.uint8]) -> bool:
-    """Tell whether the words of a map stand in long runs.
-
-    numpy takes those fastest by a mask, and scattered ones by their indices, even though it has to find these first.
-    """
-    whole = np.count_nonzero(which == 0) + np.count_nonzero(which == _ALL)
-    return (which.size - int(whole)) * _RUNS < which.size
+    """Tell whether the words of a map stand in long runs: most of its bytes are all zeros or all ones."""
+    whole = int(np.count_nonzero(which == 0)) + int(np.count_nonzero(which == _ALL))
+    return (which.size - whole) * _RUNS < which.size

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from weightvc.delta import planes, values
 from weightvc.delta.container import CHUNK
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 

@@ -4,7 +4,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol, cast
 
 from weightvc.delta.container import CHUNK
-from weightvc.delta.planes import Words, words_of
+from weightvc.delta.words import Words, words_of
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import BadInput
 from weightvc.util.text import printable

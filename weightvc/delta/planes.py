@@ -7,33 +7,27 @@ Are Starving and What Can Be Done about It", CiSE 2010). zstd is RFC 8878.
 import math
 import struct
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from weightvc.delta import kernels
 from weightvc.delta.container import CHUNK
+from weightvc.delta.words import Words
 from weightvc.util.errors import Corrupt
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
-Words: TypeAlias = NDArray[np.unsignedinteger[Any]]
-"""A 1-d array of little-endian unsigned words of 1, 2, 4 or 8 bytes."""
 
 RAW, CONSTANT, ZSTD = range(3)
 MAX_WINDOW = 8 * 2**20
 _HEAD = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
 
-_SAMPLE, _RUNS = 4096, 16
-_SAMPLE_FROM = 16 * 1024
+_SAMPLE = 4096
 _NARROW = 128  # so few values have at most 7 bits of entropy, whatever their shares
 # c·log2(c) for each count c in a sample, in units of 2**-16 bit. Integers, so that the choice between raw and zstd
 # does not hang on how a machine rounds a sum.
 _C_LOG_C = np.array([0, *(round(c * math.log2(c) * 2**16) for c in range(1, _SAMPLE + 1))], np.int64)
+_MOST = int(_C_LOG_C[_SAMPLE])
 
 
 # Level 1, but only runs of 7 bytes count as matches, looked up in a small table. What repeats in planes is long runs
@@ -51,45 +45,25 @@ class _Tools(threading.local):
         self.compressor = zstandard.ZstdCompressor(compression_params=_LEVEL)
         self.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         self.planes = np.empty(CHUNK, np.uint8)
-        self.halves = {size: np.empty(CHUNK // 2 // size, f"<u{size}") for size in (2, 4)}
 
 
 _tools = _Tools()
 
 
-def words_of(data: "ReadableBuffer", itemsize: int) -> Words:
-    """View bytes as words of ``itemsize`` bytes; writable if ``data`` is. Any alignment will do."""
-    return np.frombuffer(memoryview(data), f"<u{itemsize}")
+def pack(words: Words, bias: int = 0, start: bytes = b"") -> bytes:
+    """Encode up to one chunk of words, at least one.
 
-
-def pack(words: Words) -> bytes:
-    """Encode up to one chunk of words, at least one. Destroys the contents of ``words``, which serves as scratch."""
+    Args:
+        words: Serve as scratch: what they hold afterwards is undefined.
+        bias: Added to every word first, wrapping.
+        start: What the result begins with.
+    """
     planes = _tools.planes[: words.nbytes].reshape(words.itemsize, words.size)
-    _split(words, planes)
-    parts: list[bytes | memoryview] = []
-    for plane in planes:
-        kind, payload = _pack_plane(plane)
+    parts: list[bytes | memoryview] = [start]
+    for plane, (spread, cost) in zip(planes, kernels.loops.split(words, bias, planes, _C_LOG_C), strict=True):
+        kind, payload = _pack_plane(plane, spread, cost)
         parts += _HEAD.pack(kind, len(payload)), payload
     return b"".join(parts)
-
-
-def _split(words: Words, planes: NDArray[np.uint8]) -> None:
-    """Put as many lower bytes of ``words`` as there are planes into these; destroys ``words``.
-
-    By way of words of half the size: copying and shifting those costs half as much.
-    """
-    count = len(planes)
-    if count == 1:
-        np.copyto(planes[0], words, casting="unsafe")
-        return
-    if words.itemsize > count:
-        narrow: Words = _tools.halves[count][: words.size]
-        np.copyto(narrow, words, casting="unsafe")
-        words = narrow
-    half = count // 2
-    _split(words, planes[:half])
-    np.right_shift(words, 8 * half, out=words)
-    _split(words, planes[half:])
 
 
 def pack_long(array: Words) -> bytes:
@@ -118,31 +92,26 @@ def unpack_long(body: memoryview, out: Words) -> int:
     return end
 
 
-def _pack_plane(plane: NDArray[np.uint8]) -> tuple[int, bytes | memoryview]:
-    spread = int(plane.max()) - int(plane.min())
+def _pack_plane(plane: NDArray[np.uint8], spread: int, cost: int) -> tuple[int, bytes | memoryview]:
     if not spread:
         return CONSTANT, plane[:1].tobytes()
-    if spread < _NARROW or not _looks_random(plane):
+    # Of over 7.85 bits of order-0 entropy a byte in a sample; trying zstd would be a waste.
+    random = cost and (_MOST - cost) * 100 > 785 * _SAMPLE * 2**16
+    if spread < _NARROW or not random:
         packed: bytes = _tools.compressor.compress(plane.data)
         if len(packed) < plane.size:
             return ZSTD, packed
     return RAW, plane.data
 
 
-def _looks_random(plane: NDArray[np.uint8]) -> bool:
-    """Tell whether a sample has over 7.85 bits of order-0 entropy a byte, so that trying zstd would be a waste."""
-    if plane.size < _SAMPLE_FROM:
-        return False
-    # Runs, since single bytes from all over the plane would take as long to fetch as the whole of it.
-    runs = plane[: plane.size // _RUNS * _RUNS].reshape(_RUNS, -1)
-    sample = runs[:, : _SAMPLE // _RUNS].reshape(-1)
-    counts = np.bincount(sample, minlength=256)
-    bits = int(_C_LOG_C[sample.size]) - int(_C_LOG_C[counts].sum())
-    return bits * 100 > 785 * sample.size * 2**16
+def unpack(body: memoryview, out: Words, bias: int = 0, base: Words | None = None) -> None:
+    """Decode what :func:`pack` made of ``out.size`` words into ``out``.
 
-
-def unpack(body: memoryview, out: Words, bias: int = 0) -> None:
-    """Decode what :func:`pack` made of ``out.size`` words, less ``bias``, into ``out``.
+    Args:
+        body: All of it.
+        out: 1-d; not the words of ``base``.
+        bias: Taken off again.
+        base: As many words to be added, wrapping.
 
     Raises:
         Corrupt: ``body`` is anything else. What ``out`` then holds is undefined.
@@ -160,30 +129,7 @@ def unpack(body: memoryview, out: Words, bias: int = 0) -> None:
         planes.append(_unpack_plane(kind, body[start:end], out.size, f"plane {index}"))
     if end != len(body):
         raise Corrupt(f"{len(body) - end} bytes follow the last plane")
-    _merge(planes, out, bias)
-
-
-def _merge(planes: Sequence[NDArray[np.uint8]], out: Words, bias: int) -> None:
-    """Put the words of these bytes, less ``bias``, into ``out``; a constant plane has one byte."""
-    constant, above = -bias, None
-    for index, plane in reversed(list(enumerate(planes))):
-        if plane.size != out.size:
-            constant += int(plane[0]) << 8 * index
-            continue
-        if above is None:
-            np.copyto(out, plane)
-        else:
-            np.left_shift(out, 8 * (above - index), out=out)
-            np.bitwise_or(out, plane, out=out)
-        above = index
-    rest = out.dtype.type(constant % (1 << 8 * out.itemsize))
-    if above is None:
-        out.fill(rest)
-        return
-    if above:
-        np.left_shift(out, 8 * above, out=out)
-    if rest:
-        np.add(out, rest, out=out)
+    kernels.loops.merge(tuple(planes), out, -bias % (1 << 8 * out.itemsize), base)
 
 
 def _unpack_plane(kind: int, payload: memoryview, size: int, where: str) -> NDArray[np.uint8]:

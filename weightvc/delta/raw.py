@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from weightvc.delta.planes import Words, words_of
+from weightvc.delta.words import Words, words_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

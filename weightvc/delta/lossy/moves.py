@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from weightvc.delta import values
 from weightvc.delta.pair import Pair, Unsuited
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import MAX_BYTES, TensorSpec
 from weightvc.util.errors import Corrupt
 from weightvc.util.text import printable

@@ -17,7 +17,7 @@ from weightvc.delta.container import CHUNK
 from weightvc.delta.lossy import moves
 from weightvc.delta.lossy.moves import Numbers
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 

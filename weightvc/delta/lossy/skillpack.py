@@ -25,7 +25,7 @@ from weightvc.delta.lossy.grid import CLIPS
 from weightvc.delta.lossy.svd import EXTRA, TURNS, matrix
 from weightvc.delta.lowrank import MAX_WIDTH, LowRank, Matrix
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt
 

@@ -14,7 +14,7 @@ from weightvc.delta import lowrank
 from weightvc.delta.lossy import moves
 from weightvc.delta.lowrank import MAX_RANK, MAX_WIDTH, LowRank
 from weightvc.delta.pair import Pair
-from weightvc.delta.planes import Words
+from weightvc.delta.words import Words
 from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import Corrupt, Unsupported
 from weightvc.util.text import printable

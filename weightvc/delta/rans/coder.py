@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weightvc.delta.container import CHUNK
-from weightvc.delta.planes import Words
 from weightvc.delta.rans import freqs, golomb, lanes, model, tokens
 from weightvc.delta.rans.freqs import TOKENS
 from weightvc.delta.rans.lanes import BLOCK, I64, LABEL_AT, OFFSET_AT, PRECISION, U32, U64
 from weightvc.delta.rans.model import Model
+from weightvc.delta.words import Words
 from weightvc.util.errors import Corrupt
 
 _UNITS = struct.Struct("<I")

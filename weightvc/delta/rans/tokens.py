@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightvc.delta.planes import Words
 from weightvc.delta.rans.freqs import TOKENS
 from weightvc.delta.rans.lanes import BLOCK, I64, MAX_RAW, U64
+from weightvc.delta.words import Words
 
 FINEST = 5
 """Most bits that a token keeps below the leading one."""
