@@ -19,7 +19,7 @@ from torch import Tensor
 
 from weightvc.util.errors import BadInput
 
-RULES = "gram-eigh-f64/2"
+RULES = "gram-eigh-f64/3"
 """Identifier of this arithmetic and of ``factored`` and ``mixed``. Change it with what can move a bit of a result."""
 
 NULL = 1e-6
@@ -30,6 +30,12 @@ SLACK = 1e-9
 
 CLUSTER = 1e-8
 """Neighbouring singular values closer than this share of the largest are never separated."""
+
+TALL = 2
+"""Rows a column from which what is taken from a matrix is found by way of C'D."""
+
+SHARP = 1e-3
+"""Singular values above this share of the largest have squares, as eigenvalues, that are good to nine digits."""
 
 PANELS = 4
 """Column panels of a Gram matrix: of ten products on and below its diagonal, six are not needed above it."""
@@ -127,15 +133,40 @@ def add_canonical(state: Tensor, vector: Tensor, alpha: float) -> tuple[Tensor, 
     C, D = tall(state, vector)
     s, V = spectrum(C)
     r, k = split_rank(s, alpha)
-    tail, top = V[:, len(s) - k : len(s) - r], V[:, len(s) - r :]
-    W, X = _block(C, D, top)
-    D.addmm_(W @ X, top.mT, alpha=-1.0)
-    W, Y = C @ tail, D @ tail
+    sharp = sum(1 for value in s[:k] if value > SHARP * s[0]) if C.shape[0] >= TALL * C.shape[1] else 0
+    top, faint = V[:, len(s) - r :], V[:, len(s) - k : len(s) - max(r, sharp)]
+    if sharp > r:
+        squares = C.new_tensor(s[r:sharp]).flip(0).square_()
+        D.addmm_(C, _short(C, D, top, V[:, len(s) - sharp : len(s) - r], squares), alpha=-1.0)
+    else:
+        W, X = _block(C, D, top)
+        D.addmm_(W @ X, top.mT, alpha=-1.0)
+    W, Y = C @ faint, D @ faint
     # Column i of W is s_i u_i: its measured length is sharper than the square root of an eigenvalue.
     shares = Y.mul_(W).sum(0) / torch.square(W, out=Y).sum(0)
-    D.addmm_(W.mul_(shares), tail.mT, alpha=-1.0)
+    D.addmm_(W.mul_(shares), faint.mT, alpha=-1.0)
     vector.add_(state)
     return vector, r
+
+
+def _short(C: Tensor, D: Tensor, top: Tensor, rest: Tensor, squares: Tensor) -> Tensor:
+    """Return Q, n x n, such that CQ is what :func:`add_canonical` takes from D along ``top`` and ``rest``.
+
+    By way of C'D two products of the long side are enough, where vector by vector there are six.
+
+    Args:
+        C: m x n.
+        D: m x n.
+        top: Right singular vectors of the leading block, n x r.
+        rest: Others, n x j.
+        squares: The squared singular values of ``rest``.
+    """
+    M = C.mT @ D
+    W = C @ top
+    X = torch.cholesky_solve(top.mT @ (M @ top), torch.linalg.cholesky(W.mT @ W))
+    shares = (M @ rest).mul_(rest).sum(0) / squares
+    Q: Tensor = (rest * shares) @ rest.mT
+    return Q.addmm_(top @ X, top.mT)
 
 
 def add_stable(state: Tensor, vector: Tensor, alpha: float) -> tuple[Tensor, int]:
