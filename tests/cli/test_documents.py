@@ -45,6 +45,8 @@ def documents(story, templates, wvc):
     tell("checkout", "checkout", "-o", tmp_path / "out")
     tell("verify", "verify", tmp_path / "out")
     tell("fsck", "fsck")
+    tell("gc", "gc", "-n")
+    tell("du", "du")
     tell("repack", "repack", "-n")
     tell("recipe-list", "recipe", "list")
     tell("recipe-show", "recipe", "show", "prod")
@@ -85,6 +87,10 @@ ALL = {
     },
     "verify": {"path", "digest", "ok", "checks"},
     "fsck": {"ok", "full", "manifests", "objects", "bytes", "unreferenced", "findings"},
+    "gc": {"removed", "removed_bytes", "young", "young_bytes", "used", "grace_days", "objects"},
+    "du": {
+        "usage", "objects", "objects_bytes", "unreferenced", "unreferenced_bytes", "cache_bytes", "scratch_bytes",
+    },
     "estimate": {"task", "bytes", "sampled_bytes", "estimates"},
     "repack": {"tasks", "staged"},
     "recipe-save": NAMED,

@@ -192,6 +192,27 @@ def test_compiled_loops_refuse_what_is_no_array_and_what_may_not_be_written(name
         compiled.difference(W4[::2], W4[::2], W4[:8])
 
 
+@pytest.mark.parametrize("dtype", [object, ">u8", "f8", "?", "V8"])
+def test_arrays_of_anything_but_integers_are_refused(dtype):
+    strange = np.zeros(16, dtype)
+    with pytest.raises(ValueError, match="something else than little-endian integers"):
+        compiled.count(strange)
+    with pytest.raises(ValueError, match="something else than little-endian integers"):
+        compiled.merge((B,) * strange.itemsize, strange, 0, None)
+
+
+def test_a_map_that_changes_meanwhile_leads_nowhere_else():
+    room = np.zeros(4096 + 64, np.uint8)
+    which = room[:4096]
+    which[0] = 255
+    compiled.gather(which, np.full(4096 * 8, 255, np.uint8), 0, which[-8:])  # writes into the map that it reads
+    assert not room[4096:].any()
+    inside = np.zeros(4096 * 8, np.uint8)
+    inside[1] = 255
+    compiled.scatter(inside[:4096], np.full(8, 255, np.uint8), inside)
+    assert not inside[4096:].any()
+
+
 def test_maps_that_do_not_fit_are_refused_by_numpy_too():
     for which, changed, out in REFUSED["scatter"][:2]:
         with pytest.raises(ValueError, match="map of another size"):

@@ -120,6 +120,27 @@ def test_t_switch_keeps_a_tenth_of_each_sign_and_its_norm(base, step):
     assert np.linalg.norm(moved[kept != 0]) == pytest.approx(np.linalg.norm(kept), rel=1e-2)
 
 
+@pytest.mark.parametrize("rank", [4, 16, 64])
+@pytest.mark.parametrize("kind", ["constant", "grid", "rows"])
+def test_svd_gives_back_what_has_a_lower_rank_than_it_keeps(rank, kind):
+    rng = np.random.default_rng(rank)
+    shape = (200, 130)
+    base = np.zeros(shape, np.float32) if kind == "constant" else rng.standard_normal(shape).astype(np.float32)
+    step = np.zeros(shape)
+    if kind == "constant":
+        step[:] = 0.01
+    elif kind == "grid":
+        step = np.rint(rng.standard_normal((200, 2)) * 4) @ np.rint(rng.standard_normal((2, 130)) * 4) / 16
+    else:
+        step[::10] = rng.standard_normal(130)
+    target = (base + step).astype(np.float32)
+
+    out, _ = back(f"svd:{rank}", TensorSpec("w", "F32", shape), target, base)
+
+    got = np.frombuffer(out, np.float32).reshape(shape)
+    assert np.linalg.norm(got - target) < 0.01 * np.linalg.norm(target - base)
+
+
 @pytest.mark.parametrize("shape", [(500, 400), (500, 8, 50)])
 def test_svd_finds_a_merged_low_rank_update(shape, base):
     rng = np.random.default_rng(4)

@@ -49,6 +49,14 @@ def lossy_of(repo, task="fine"):
     return {line["name"]: line["lossy"] for line in repo.manifest(task)["tensors"] if "lossy" in line}
 
 
+def test_what_takes_room_says_that_it_is_lossy(repo, made):
+    repo.put("fine", made / "fine", "--codec", "int4")
+    repo.put("exact", made / "fine")
+    found = {one["name"]: one["lossy"] for one in repo.json("du")["usage"]}
+    assert found == {"base": [], "exact": [], "fine": ["int4"]}
+    assert repo.wvc("du").splitlines()[3].endswith("  lossy: int4")
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_was_lost_is_measured_and_stated(repo, made, models, tmp_path, codec):
     added = repo.put("fine", made / "fine", "--codec", codec)

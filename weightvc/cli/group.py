@@ -29,6 +29,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Maintain": {
         "fsck": "Check that all stored data is here and whole.",
         "verify": "Compare a checkout with its lock.",
+        "gc": "Delete objects that nothing refers to.",
+        "du": "Show what each task takes in the store.",
         "repack": "Store tasks in another encoding, the same bytes.",
         "completion": "Print the shell completion script.",
         "env": "Print versions that matter in a report.",

@@ -200,8 +200,10 @@ def factors(pair: Pair, width: int, rank: int, turns: int = 0) -> tuple[Matrix, 
             seen = np.linalg.qr(inner.T)[0].T
     squares, around = np.linalg.eigh(inner @ inner.T)
     squares, around = squares[::-1][:rank], around[:, ::-1][:, :rank]
-    root = np.sqrt(np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)))
-    return (basis @ around) * root, (around.T @ inner) / root[:, None]
+    # Directions that are nothing but rounding stay out of both, or their reciprocals would drown all others.
+    seen_at_all = squares > max(rows, columns) * np.finfo(np.float64).eps * max(squares[0], 0.0)
+    root = np.sqrt(np.sqrt(np.where(seen_at_all, squares, 1.0)))
+    return (basis @ around) * (root * seen_at_all), (around.T @ inner) * (seen_at_all / root)[:, None]
 
 
 def blocks(pair: Pair) -> Iterator[tuple[slice, slice, Matrix]]:

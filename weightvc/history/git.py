@@ -148,12 +148,34 @@ class GitDir:
             raise
         return True
 
-    def all_blobs(self, paths: Sequence[str] = (".wvc",)) -> dict[str, set[str]]:
+    def trees(self) -> "tuple[GitDir, ...]":
+        """Return this repository with the git directory of each of its work trees, linked ones too.
+
+        Only what is in git directories is right of the others: where their files are, is not looked up.
+        """
+        linked = sorted(path for path in self.common_dir.glob("worktrees/*") if path.is_dir())
+        return tuple(GitDir(self.work_tree, path, self.common_dir) for path in (self.common_dir, *linked))
+
+    def indexed(self, paths: Sequence[str] = (".wvc",)) -> dict[str, set[str]]:
+        """Return path → the blob ids that the index has of it, of each side where a merge left several."""
+        index = self.git_dir / "index"
+        if not index.exists():
+            return {}
+        listed = process.run(self.work_tree, "ls-files", "--stage", "-z", "--full-name", "--", *paths, index=index)
+        found: dict[str, set[str]] = {}
+        for entry in listed.split(b"\0")[:-1]:
+            meta, path = entry.split(b"\t", 1)
+            found.setdefault(os.fsdecode(path), set()).add(meta.decode().split(" ")[1])
+        return found
+
+    def all_blobs(self, paths: Sequence[str] = (".wvc",), *, reflogs: bool = False) -> dict[str, set[str]]:
         """Return path → every blob id it ever had, over all commits that a ref or a work tree's ``HEAD`` reaches.
 
-        Reflogs, stashes below the newest, and dropped branches are not looked at.
+        With ``reflogs`` also those that a reflog names, stashes below the newest among them. Commits that nothing
+        names any more are not looked at.
         """
-        commits = process.run(self.work_tree, "rev-list", "--all", "--full-history", "--", *paths)
+        named = ["--all", *(["--reflog"] if reflogs else [])]
+        commits = process.run(self.work_tree, "rev-list", *named, "--full-history", "--", *paths)
         changes = process.run(
             self.work_tree, "diff-tree", "--stdin", "--no-commit-id", "-r", "-m", "--root", "-z", "--raw",
             "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules", "--", *paths, stdin=commits,

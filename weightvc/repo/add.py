@@ -15,6 +15,7 @@ from weightvc.objects.manifest import TIME, Manifest
 from weightvc.repo import lineage, loss, related, scores, snapshot, stage
 from weightvc.repo.align import Alignment
 from weightvc.repo.evaluator import Evaluation
+from weightvc.repo.guard import guarded
 from weightvc.repo.loss import Lossy
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.scores import Fallback, ScoreLine, Taken
@@ -80,6 +81,7 @@ class Options:
     evaluation: Evaluation | None = None
 
 
+@guarded
 def add(repo: Handle, path: Path, name: str, options: Options, progress: Progress = SILENT) -> Added:
     """Store the checkpoint at ``path`` as task ``name`` and stage its manifest for the next commit.
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from weightvc.repo.checkout import CheckedOut
     from weightvc.repo.commit import Committed
     from weightvc.repo.diff import Difference
+    from weightvc.repo.du import Used
     from weightvc.repo.estimate import Estimated
     from weightvc.repo.fsck import Checked
+    from weightvc.repo.gc import Collected
     from weightvc.repo.init import Initialized
     from weightvc.repo.log import LogLine
     from weightvc.repo.recipe import NamedRecipe
@@ -216,6 +218,14 @@ class Repository(Handle):
     def fsck(self, *, full: bool = False, jobs: int | None = None, progress: Progress = SILENT) -> "Checked":
         """Check that all stored data is here and whole; see :func:`weightvc.repo.fsck.fsck`."""
         return repo.fsck.fsck(self, full=full, jobs=parallel.workers(jobs), progress=progress)
+
+    def gc(self, *, grace_days: float = 14, dry_run: bool = False, progress: Progress = SILENT) -> "Collected":
+        """Delete objects that nothing refers to; see :func:`weightvc.repo.gc.gc`."""
+        return repo.gc.gc(self, repo.gc.Options(grace_days, dry_run), progress)
+
+    def du(self) -> "Used":
+        """Say what the base and each task take in the store; see :func:`weightvc.repo.du.du`."""
+        return repo.du.du(self)
 
     def repack(
         self,

@@ -16,6 +16,7 @@ from weightvc.repo import device as devices
 from weightvc.repo import plan as plans
 from weightvc.repo.build import DEFAULT_SHARD, Builder
 from weightvc.repo.explain import Line
+from weightvc.repo.guard import guarded
 from weightvc.repo.joining import decides
 from weightvc.repo.repository import DEFAULT_OUTPUT, Handle
 from weightvc.repo.resolve import Request, Resolved
@@ -81,6 +82,7 @@ class Options:
     dry_run: bool = False
 
 
+@guarded
 def checkout(repo: Handle, request: Request, options: Options, progress: Progress = SILENT) -> CheckedOut:
     """Build the model that ``request`` names in a directory of its own.
 

@@ -7,6 +7,7 @@ from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
 from weightvc.repo import stage
+from weightvc.repo.guard import guarded
 from weightvc.repo.repository import BASE, Handle, removal_path, task_path
 from weightvc.util.errors import Conflict, Corrupt, NotARepository, RequestError
 from weightvc.util.text import printable
@@ -22,6 +23,7 @@ class Committed:
     warnings: tuple[str, ...] = ()
 
 
+@guarded
 def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
     """Commit everything that is staged. The user's own staged files and work tree are left alone.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import TensorHasher
-from weightvc.repo import stage
+from weightvc.repo import reach
 from weightvc.repo.decode import Reader, Section
-from weightvc.repo.repository import BASE, TRACKED, Handle
+from weightvc.repo.repository import Handle
 from weightvc.repo.state import load
 from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
@@ -107,24 +107,10 @@ def _hints(repo: Handle, broken: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
-    """Parse every version of every manifest, committed anywhere or staged."""
-    files = [
-        (path, data)
-        for path, blobs in repo.git.all_blobs((BASE, f"{TRACKED}/tasks")).items()
-        for data in repo.git.read_blobs(sorted(blobs)).values()
-    ]
-    files += [(f"staged {path}", data) for path, data in stage.changes(repo).items() if data and "/tasks/" in path]
-    manifests, findings = [], []
-    for path, data in files:
-        try:
-            manifest = Manifest.from_bytes(data, path)
-        except Unsupported:
-            raise
-        except WeightvcError as error:
-            findings.append(Finding("manifest", path, (), error.what))
-        else:
-            manifests.append((manifest.task or "base", manifest))
-    return manifests, findings
+    """Return every manifest with whose it is, and those that cannot be read."""
+    found = reach.manifests(repo)
+    wrong = [Finding("manifest", one.path, (), one.error.what) for one in found.unreadable]
+    return [(manifest.task or "base", manifest) for manifest in found.manifests], wrong
 
 
 def _head(repo: Handle) -> list[Finding]:

@@ -14,6 +14,7 @@ from weightvc.objects.store import Stored
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo import pieces, stage
 from weightvc.repo.decode import SPAN, Decoder, Reader, Section
+from weightvc.repo.guard import guarded
 from weightvc.repo.pieces import Piece, Sink
 from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.state import State, load
@@ -61,6 +62,7 @@ class Repacked:
     staged: tuple[str, ...]
 
 
+@guarded
 def repack(repo: Handle, names: Sequence[str], options: Options, progress: Progress = SILENT) -> Repacked:
     """Encode the tasks ``names``, or all, anew, and stage those whose encoding changes.
 

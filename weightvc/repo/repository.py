@@ -51,6 +51,11 @@ class Handle:
         return self.git.git_dir / "wvc" / "stage"
 
     @property
+    def lock(self) -> Path:
+        """What is locked while objects are written, read or deleted; see :mod:`weightvc.repo.guard`."""
+        return self.local / "lock"
+
+    @property
     def outputs(self) -> Path:
         """The list of every directory that checkout wrote."""
         return self.local / "outputs"

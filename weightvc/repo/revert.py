@@ -10,6 +10,7 @@ from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
 from weightvc.repo import device as devices
 from weightvc.repo import prefix, stage, takeout
+from weightvc.repo.guard import guarded
 from weightvc.repo.rebuild import Rebuild, Rebuilt
 from weightvc.repo.repository import Handle, recipe_path, removal_path, task_path
 from weightvc.repo.state import State, load, load_commit
@@ -84,6 +85,7 @@ class Reverted:
     dropped: tuple[str, ...] = ()
 
 
+@guarded
 def revert(repo: Handle, target: str, options: Options, progress: Progress = SILENT) -> Reverted:
     """Take a task, or the tasks that a revision added, out of tasks and recipes, and rebuild what contained them.
 

@@ -1,7 +1,7 @@
 """The object store of one repository: a file for each object, under the SHA-256 of its bytes.
 
 ``<root>/ab/cdef…`` holds the object ``abcdef…``. A file gets that name by a link, after its bytes are on disk, so
-that whatever has a name is whole. Nothing here deletes an object, and nothing follows a symbolic link.
+that whatever has a name is whole. Nothing here follows a symbolic link.
 """
 
 import errno
@@ -138,6 +138,22 @@ class LocalStore:
                     with os.scandir(shard.path) as files:
                         names = [shard.name + file.name for file in files if file.is_file(follow_symlinks=False)]
                     yield from (ObjectId(name) for name in names if is_hex64(name))
+
+    def changed(self, oid: ObjectId) -> int:
+        """Return when an object was put last, in nanoseconds by the clock of its file system.
+
+        Raises:
+            Missing: the store has no such object.
+        """
+        with self._opened(oid) as (fd, _):
+            return os.fstat(fd).st_mtime_ns
+
+    def delete(self, oid: ObjectId) -> None:
+        """Remove an object; durable only after :meth:`sync`. The caller knows that nothing refers to it."""
+        final = self._path(oid)
+        fsio.ops.unlink(final)
+        with self._lock:
+            self._touched.add(final.parent)
 
     def verify(self, oid: ObjectId) -> None:
         """Read the object and compare it with its id.

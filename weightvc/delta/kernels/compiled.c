@@ -1,5 +1,6 @@
 /* The loops of weightvc.delta.kernels, each one call without the interpreter lock. docs there; portable.py is the
- * definition: both give the same results for all arguments. Python's limited API: one build serves every version. */
+ * definition: both give the same results for arguments as described there. Whatever the arguments, no memory but theirs
+ * is touched. Python's limited API: one build serves every version. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -99,17 +100,20 @@ enum { PLANES = 8, BLOCK = 2048, RUNS = 16, SAMPLE = 4096, SAMPLED = 16384 };
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    static void gather##W(const uint8_t *which, const word##W *words, uint64_t bias, word##W *changed,                 \
+    static void gather##W(const uint8_t *which, const word##W *words, uint64_t bias, word##W *changed, Py_ssize_t size,\
                           Py_ssize_t bytes)                                                                            \
     {                                                                                                                  \
+        const word##W *end = changed + size;                                                                           \
         for (Py_ssize_t at = 0; at < bytes; at++)                                                                      \
-            for (unsigned bits = which[at]; bits; bits &= bits - 1)                                                    \
+            for (unsigned bits = which[at]; bits && changed < end; bits &= bits - 1)                                   \
                 *changed++ = (word##W)(words[8 * at + __builtin_ctz(bits)] + bias);                                    \
     }                                                                                                                  \
-    static void scatter##W(const uint8_t *which, const word##W *changed, word##W *out, Py_ssize_t bytes)               \
+    static void scatter##W(const uint8_t *which, const word##W *changed, word##W *out, Py_ssize_t size,                \
+                           Py_ssize_t bytes)                                                                           \
     {                                                                                                                  \
+        const word##W *end = changed + size;                                                                           \
         for (Py_ssize_t at = 0; at < bytes; at++)                                                                      \
-            for (unsigned bits = which[at]; bits; bits &= bits - 1) {                                                  \
+            for (unsigned bits = which[at]; bits && changed < end; bits &= bits - 1) {                                 \
                 word##W *word = out + 8 * at + __builtin_ctz(bits);                                                    \
                 *word = (word##W)(*word + *changed++);                                                                 \
             }                                                                                                          \
@@ -135,13 +139,25 @@ static void give_back(Loans *loans)
         PyBuffer_Release(&loans->of[--loans->count]);
 }
 
-/* Borrow one more contiguous array; NULL, and nothing is borrowed any more, with an exception set. */
+/* Tell whether a format is that of one integer, of this machine's byte order. */
+static int is_integer(const char *format)
+{
+    if (format == NULL)
+        return 1; /* bytes */
+    if (*format == '<' || *format == '=' || *format == '@')
+        format++;
+    return *format && strchr("bBhHiIlLqQ", *format) && !format[1];
+}
+
+/* Borrow one more contiguous array of integers; NULL, and nothing is borrowed any more, with an exception set. */
 static Py_buffer *borrow(Loans *loans, PyObject *array, int writable)
 {
     Py_buffer *found = &loans->of[loans->count];
-    if (PyObject_GetBuffer(array, found, PyBUF_ND | (writable ? PyBUF_WRITABLE : 0)) == 0) {
+    if (PyObject_GetBuffer(array, found, PyBUF_ND | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) == 0) {
         loans->count++;
-        return found;
+        if (is_integer(found->format))
+            return found;
+        PyErr_SetString(PyExc_ValueError, "an array of something else than little-endian integers");
     }
     give_back(loans);
     return NULL;
@@ -199,13 +215,13 @@ FAST static int spread(const uint8_t *plane, Py_ssize_t size)
 static int64_t sample(const uint8_t *plane, Py_ssize_t size, const int64_t *costs)
 {
     uint32_t counts[256] = {0};
-    int64_t total = 0;
+    uint64_t total = 0;
     for (int run = 0; run < RUNS; run++)
         for (int i = 0; i < SAMPLE / RUNS; i++)
             counts[plane[run * (size / RUNS) + i]]++;
     for (int value = 0; value < 256; value++)
-        total += costs[counts[value]];
-    return total;
+        total += (uint64_t)costs[counts[value]];
+    return (int64_t)total;
 }
 
 static PyObject *split(PyObject *module, PyObject *args)
@@ -348,7 +364,7 @@ static PyObject *gather(PyObject *module, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         whole = fits(which, SIZE(changed), SIZE(words));
         if (whole) {
-#define DO(W) if (words->itemsize == W) gather##W(which->buf, words->buf, bias, changed->buf, which->len);
+#define DO(W) if (words->itemsize == W) gather##W(which->buf, words->buf, bias, changed->buf, SIZE(changed), which->len);
             FOR_EACH_WORD(DO)
 #undef DO
         }
@@ -373,7 +389,7 @@ static PyObject *scatter(PyObject *module, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         whole = fits(which, SIZE(changed), SIZE(out));
         if (whole) {
-#define DO(W) if (out->itemsize == W) scatter##W(which->buf, changed->buf, out->buf, which->len);
+#define DO(W) if (out->itemsize == W) scatter##W(which->buf, changed->buf, out->buf, SIZE(changed), which->len);
             FOR_EACH_WORD(DO)
 #undef DO
         }

@@ -1,0 +1,257 @@
+"""Deleting what nothing refers to, and never anything else."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from weightvc.repo import guard
+
+
+def age(repo, days, oids=None):
+    """Let objects have been put so many days ago."""
+    then = time.time() - days * 86400
+    for oid in oids or repo.objects():
+        os.utime(repo.object_file(oid), (then, then))
+
+
+@pytest.fixture
+def littered(two, templates):
+    """A repository with objects that nothing refers to, two weeks and a day old."""
+    before = two.objects()
+    two.wvc("add", templates.alpha, "--task", "extra", "--codec", "raw")
+    two.wvc("unstage", "extra")
+    left = two.objects() - before
+    assert left
+    age(two, 15)
+    return two, left
+
+
+def test_what_nothing_refers_to_goes_and_all_else_stays(littered, tmp_path):
+    repo, left = littered
+    size = sum(repo.object_file(oid).stat().st_size for oid in left)
+    used = repo.objects() - left
+
+    planned = repo.json("gc", "-n")
+    assert repo.objects() == used | left
+    done = repo.json("gc")
+
+    assert planned == done
+    assert (done["removed"], done["removed_bytes"], done["young"]) == (len(left), size, 0)
+    assert {one["id"] for one in done["objects"]} == left
+    assert repo.objects() == used
+    assert repo.json("fsck", "--full")["ok"]
+    repo.wvc("checkout", "-o", tmp_path / "out")
+    assert repo.json("gc")["removed"] == 0
+
+
+def test_what_is_young_is_kept(littered):
+    repo, left = littered
+    age(repo, 13, left)
+
+    kept = repo.json("gc")
+
+    assert (kept["removed"], kept["young"], kept["grace_days"]) == (0, len(left), 14)
+    words = f"kept {len(left)} object"
+    assert words in repo.wvc("gc")
+    assert "that nothing refers to but that are younger than 14 days" in repo.wvc("gc")
+    assert repo.json("gc", "--grace", "12.5")["removed"] == len(left)
+    assert repo.json("fsck", "--full")["ok"]
+
+
+def test_names_are_listed_for_who_asks(littered):
+    repo, left = littered
+    said = repo.wvc("-v", "gc", "-n").splitlines()
+    assert {line.split()[0] for line in said[:-2]} == left
+    assert said[-2].startswith(f"would delete {len(left)} object")
+
+
+@pytest.mark.parametrize("grace", ["-1", "nan"])
+def test_a_grace_period_is_a_number_of_days(two, grace):
+    ran = two.run("gc", "--grace", grace)
+    assert (ran.code, f"a grace period of {grace} days" in ran.err) == (2, True)
+
+
+def keep_staged(repo, model):
+    repo.wvc("add", model, "--task", "extra", "--codec", "raw")
+
+
+def keep_committed(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+
+
+def keep_on_a_branch(repo, model):
+    repo.git("switch", "-qc", "side")
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("switch", "-q", "main")
+
+
+def keep_in_history(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.wvc("revert", "extra")
+
+
+def keep_in_a_reflog(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+
+
+def keep_in_a_stash(repo, model):
+    file = repo.path / ".wvc/tasks/extra.json"
+    repo.put("extra", model, "--codec", "raw")
+    data = file.read_bytes()
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    file.write_bytes(data)
+    repo.git("add", ".wvc/tasks/extra.json")
+    repo.git("stash", "-q")
+
+
+def keep_in_the_index(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("reset", "-q", "--soft", "HEAD~1")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+
+
+def _worktree(repo):
+    repo.git("worktree", "add", "-q", "--detach", str(repo.path.parent / "linked"))
+    return type(repo)(repo.path.parent / "linked")
+
+
+def keep_staged_in_another_worktree(repo, model):
+    _worktree(repo).wvc("add", model, "--task", "extra", "--codec", "raw")
+
+
+def keep_in_another_worktrees_head(repo, model):
+    _worktree(repo).put("extra", model, "--codec", "raw")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+
+
+def keep_in_another_worktrees_index(repo, model):
+    linked = _worktree(repo)
+    linked.put("extra", model, "--codec", "raw")
+    linked.git("reset", "-q", "--soft", "HEAD~1")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+
+
+KEPT = [value for name, value in sorted(globals().items()) if name.startswith("keep_")]
+
+
+@pytest.mark.parametrize("keep", KEPT, ids=lambda keep: keep.__name__.removeprefix("keep_"))
+def test_what_anybody_may_want_back_is_kept(two, templates, keep):
+    before = two.objects()
+    keep(two, templates.alpha)
+    kept = two.objects() - before
+    assert kept
+
+    done = two.json("gc", "--grace", "0")
+
+    assert done["removed"] == 0
+    assert two.objects() == before | kept
+    assert two.json("fsck", "--full")["ok"]
+
+
+def test_what_git_has_forgotten_goes(two, templates):
+    before = two.objects()
+    keep_in_a_reflog(two, templates.alpha)
+    two.git("reflog", "expire", "--expire=now", "--all")
+    left = two.objects() - before
+
+    assert two.json("gc", "--grace", "0")["removed"] == len(left) > 0
+    assert two.objects() == before
+
+
+def test_nothing_goes_while_another_command_is_at_work(littered):
+    repo, left = littered
+    with guard.using(repo.api()):
+        ran = repo.run("gc")
+        assert repo.json("gc", "-n")["removed"] == len(left)
+    assert (ran.code, ran.err) == (
+        3,
+        "wvc: another wvc command is at work in this repository\nhint: try again when it has ended\n",
+    )
+    assert left <= repo.objects()
+    repo.wvc("gc")
+
+
+def commit_changed(repo, change):
+    """Commit a changed manifest of a task, and then that the task is gone."""
+    file = repo.path / ".wvc/tasks/extra.json"
+    good = file.read_text()
+    file.write_text(change(good))
+    assert file.read_text() != good
+    repo.git("commit", "-qam", "changed")
+    repo.git("rm", "-q", str(file))
+    repo.git("commit", "-qm", "gone")
+
+
+def test_manifests_that_cannot_be_read_keep_what_they_name(two, templates):
+    before = two.objects()
+    two.wvc("add", templates.alpha, "--task", "extra", "--codec", "raw")
+    staged, file = two.path / ".git/wvc/stage/tasks/extra.json", two.path / ".wvc/tasks/extra.json"
+    file.write_text(staged.read_text())
+    two.wvc("unstage")
+    two.git("add", str(file))
+    commit_changed(two, lambda text: f"<<<<<<< ours\n{text}>>>>>>> theirs\n")
+    kept = two.objects() - before
+    assert kept
+
+    assert two.json("gc", "--grace", "0")["removed"] == 0
+    assert two.objects() == before | kept
+    assert two.json("du")["unreferenced"] == 0
+
+
+def test_manifests_in_a_newer_format_keep_everything(littered, templates):
+    repo, left = littered
+    repo.put("extra", templates.beta)
+    commit_changed(repo, lambda text: text.replace("weightvc/manifest/1", "weightvc/manifest/9"))
+
+    ran = repo.run("gc", "--grace", "0")
+
+    assert ran.code != 0
+    assert "upgrade weightvc" in ran.err
+    assert left <= repo.objects()
+
+
+def test_a_clone_of_the_end_of_history_deletes_nothing(littered, tmp_path):
+    repo, left = littered
+    repo.git("clone", "-q", "--depth", "1", f"file://{repo.path}", str(tmp_path / "clone"))
+    clone = type(repo)(tmp_path / "clone")
+    shutil.copytree(repo.path / ".git/wvc/objects", clone.path / ".git/wvc/objects")
+
+    ran = clone.run("gc", "--grace", "0")
+
+    assert ran.code == 3
+    assert "this clone has only the end of history" in ran.err
+    assert left <= clone.objects()
+
+
+def test_what_killed_commands_left_goes_too(two):
+    scratch = two.path / ".git/wvc/tmp"
+    scratch.mkdir(exist_ok=True)
+    (scratch / f"tmp-{2**22}-{'0' * 16}").write_bytes(b"left")
+    two.wvc("gc", "-n")
+    assert list(scratch.iterdir())
+    two.wvc("gc")
+    assert not list(scratch.iterdir())
+
+
+def test_what_only_has_the_name_of_an_object_is_not_touched(two, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    link = two.object_file("ab" * 32)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "precious")
+    two.wvc("gc", "--grace", "0")
+    assert link.is_symlink()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_repository_that_may_be_about_to_get_its_base(two):
+    objects = two.objects()
+    two.git("checkout", "-q", "--orphan", "new")
+    two.git("rm", "-rqf", ".wvc")
+    ran = two.run("gc", "--grace", "0")
+    assert ran.code == 3
+    assert "wvc init" in ran.err
+    assert two.objects() == objects

@@ -1,0 +1,88 @@
+"""What refers to objects: every manifest that git could still give back, or that is staged in some worktree."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from weightvc.history.git import GitDir
+from weightvc.objects.ids import ObjectId
+from weightvc.objects.manifest import Manifest
+from weightvc.repo import stage
+from weightvc.repo.repository import BASE, TRACKED, Handle
+from weightvc.util.errors import Unsupported, WeightvcError
+
+_TASKS = f"{TRACKED}/tasks"
+_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that should be a manifest, and what is wrong with it."""
+
+    path: str
+    data: bytes
+    error: WeightvcError
+
+
+@dataclass
+class Found:
+    """The manifests, those that are ``staged`` among them, and the files that cannot be read."""
+
+    manifests: list[Manifest] = field(default_factory=list)
+    staged: list[Manifest] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+    def objects(self) -> set[ObjectId]:
+        """Return the ids of all objects that these refer to, or may: unreadable ones count for every id in their text.
+
+        Such a file is that of a merge with its conflict markers, say, in a commit that another one mended.
+        """
+        known = {oid for manifest in self.manifests for oid in manifest.objects()}
+        return known | {ObjectId(text.decode()) for one in self.unreadable for text in _ID.findall(one.data)}
+
+
+def manifests(repo: Handle, *, reflogs: bool = False) -> Found:
+    """Return every version of every manifest: of all refs and worktrees, in git's indexes, and staged.
+
+    Args:
+        repo: The repository.
+        reflogs: Also what branches were before they were moved, as long as git remembers it.
+
+    Raises:
+        Unsupported: one is in a newer format, so that nobody here can tell what it refers to.
+        Missing: git does not have a file's contents, as in a partial clone.
+    """
+    found = Found()
+    for where, data, is_staged in _files(repo, reflogs):
+        try:
+            manifest = Manifest.from_bytes(data, where)
+            found.manifests.append(manifest)
+            found.staged += [manifest] if is_staged else []
+        except Unsupported:
+            raise
+        except WeightvcError as error:
+            found.unreadable.append(Unreadable(where, data, error))
+    return found
+
+
+def _files(repo: Handle, reflogs: bool) -> Iterator[tuple[str, bytes, bool]]:
+    """Return the path and the contents of every manifest, and whether it is staged."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for path, blobs in repo.git.all_blobs((BASE, _TASKS), reflogs=reflogs).items():
+        seen[path] |= blobs
+    for tree in repo.git.trees():
+        for path, blobs in tree.indexed((BASE, _TASKS)).items():
+            seen[path] |= blobs
+    for path, blobs in sorted(seen.items()):
+        for data in repo.git.read_blobs(sorted(blobs)).values():
+            yield path, data, False
+    for tree in repo.git.trees():
+        for path, new in staged(repo, tree).items():
+            if new and path.startswith(_TASKS):
+                yield f"staged {path}", new, True
+
+
+def staged(repo: Handle, tree: GitDir) -> dict[str, bytes | None]:
+    """Return what is staged in one of the repository's worktrees."""
+    return stage.changes(replace(repo, git=tree))
