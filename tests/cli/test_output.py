@@ -282,7 +282,7 @@ def test_fsck_counts_what_nothing_refers_to(two, templates):
     two.wvc("add", templates.root / "models/alpha", "--task", "x", "--codec", "raw")
     (two.path / ".git/wvc/stage/tasks/x.json").unlink()
 
-    assert "1 object that nothing refers to\n" in two.wvc("fsck")
+    assert "1 object that nothing refers to; `wvc gc -n` says what can go\n" in two.wvc("fsck")
 
 
 def test_env(wvc):
@@ -300,6 +300,17 @@ def test_env_has_the_version_of_git(wvc, monkeypatch, tmp_path):
     assert said == f"git version {wvc('env', '--json').json['git']}\n"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "\ngit          not found\n" in wvc("env").out
+
+
+def test_env_says_how_the_codec_runs(wvc, monkeypatch):
+    from weightvc.cli import env
+    from weightvc.delta.kernels import portable
+
+    assert wvc("env").err == ""
+    monkeypatch.setattr(env, "loops", portable)
+    ran = wvc("env")
+    assert "codec loops  portable\n" in ran.out
+    assert ran.err.endswith("run in NumPy, which is slower: install again where there is a C compiler\n")
 
 
 def test_the_version(wvc):

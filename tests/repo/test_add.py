@@ -197,6 +197,11 @@ def test_files_that_may_not_be_meant_are_named(two, models, tmp_path):
         assert (done["files"], done["files_bytes"]) == (5, 12)
 
 
+def test_the_index_of_shards_is_no_stray_file(two, models, tmp_path):
+    source = models.write(tmp_path / "shards", models.tuned(models.base(), 7), shards=2)
+    assert two.json("add", source, "--task", "shards")["notes"] == []
+
+
 def test_a_directory_that_holds_the_repository_is_no_model(two, refused, models):
     models.write(two.path / "weights", models.tuned(models.base(), 7))
     for path in (two.path, two.path.parent):

@@ -231,10 +231,17 @@ def test_what_killed_commands_left_goes_too(two):
     scratch = two.path / ".git/wvc/tmp"
     scratch.mkdir(exist_ok=True)
     (scratch / f"tmp-{2**22}-{'0' * 16}").write_bytes(b"left")
-    two.wvc("gc", "-n")
-    assert list(scratch.iterdir())
     two.wvc("gc")
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("command", [("add", "MODEL", "--task", "new"), ("repack",), ("commit", "-m", "m")])
+def test_what_killed_commands_left_goes_with_the_next_one(two, templates, command):
+    two.wvc("add", templates.alpha, "--task", "staged")
+    left = two.path / f".git/wvc/tmp/tmp-{2**22}-{'0' * 16}"
+    left.write_bytes(b"left")
+    two.wvc(*[templates.beta if word == "MODEL" else word for word in command])
+    assert not left.exists()
 
 
 def test_what_only_has_the_name_of_an_object_is_not_touched(two, tmp_path):

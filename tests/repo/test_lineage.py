@@ -60,6 +60,12 @@ def test_what_derives_from_a_removed_task_is_said(two, merged, tmp_path):
     assert [note for note in notes if note.startswith("it derives from what was removed: alpha (taken out on 20")]
 
 
+def test_all_tasks_of_the_same_weights_are_named(two, templates):
+    two.put("twin", templates.alpha)
+    notes = two.json("add", templates.alpha, "--task", "third")["notes"]
+    assert notes == ["tasks alpha, twin have the same weights"]
+
+
 def test_weights_that_come_back_are_known(two, templates):
     assert two.json("add", templates.alpha, "--task", "twin")["notes"] == ["task alpha has the same weights"]
     two.wvc("revert", "twin")

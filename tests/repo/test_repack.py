@@ -108,7 +108,7 @@ def test_without_anything_to_gain_nothing_is_staged(loose):
     loose.json("commit", "-m", "Smaller")
     before = loose.everything()
 
-    assert loose.wvc("repack") == "nothing is staged: no tensor would get smaller\n"
+    assert loose.wvc("repack") == "nothing is staged: no task would get half a percent smaller\n"
     assert loose.json("repack")["staged"] == []
     changed = {name for name, data in loose.everything().items() if before.get(name) != data}
     assert changed <= {".git/wvc/stage.lock", ".git/wvc/tmp"}

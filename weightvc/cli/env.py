@@ -39,6 +39,8 @@ def command(ctx: Context) -> None:
         loops=loops.__name__.rpartition(".")[2],
         packages={name: metadata.version(name) for name in _PACKAGES},
     )
+    if result.loops != "compiled":
+        ctx.note(["the codecs' loops run in NumPy, which is slower: install again where there is a C compiler"])
     rows = [("wvc", result.wvc), ("python", result.python), ("platform", result.platform), ("cores", result.cores)]
     ctx.emit(
         "env",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fsck")
-@click.option("--full", is_flag=True, help="Also read every object and compare it with its id.")
+@click.option("--full", is_flag=True, help="Also read every object that something refers to, and decode it.")
 @options.jobs
 @pass_context
 def command(ctx: Context, full: bool, jobs: int) -> None:
@@ -46,7 +46,7 @@ def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
     manifests, objects = counted(result.manifests, "manifest"), counted(result.objects, "object")
     yield f"{manifests}; {here} of {objects}, {size(result.bytes)}, {how}"
     if result.unreferenced:
-        yield f"{counted(result.unreferenced, 'object')} that nothing refers to"
+        yield f"{counted(result.unreferenced, 'object')} that nothing refers to; `wvc gc -n` says what can go"
     yield "no problems found" if result.ok else f"{counted(len(result.findings), 'problem')} found"
 
 

@@ -28,8 +28,9 @@ def command(
     """Store the tasks TASK, or all, in another encoding, for the next `wvc commit`.
 
     Tensors, files and versions stay what they are, bit for bit; earlier commits keep their own encodings. Without
-    --codec and --level, each tensor is encoded by intdelta at level best, and stored anew if that makes it smaller. A
-    dry run encodes as well, to say how large the tasks would be.
+    --codec and --level, each tensor is encoded by intdelta at level best, and stored anew if that makes it smaller; a
+    task that would become less than half a percent smaller stays as it is. A dry run encodes as well, to say how large
+    the tasks would be.
     """
     how = repo.repack.Options(codec, level, jobs, dry_run)
     result = repo.repack.repack(ctx.repository(), tasks, how, ctx.progress())
@@ -42,7 +43,7 @@ def _lines(result: "Repacked", *, dry_run: bool, forced: bool) -> Iterator[str]:
     elif dry_run:
         yield from (_would(task) for task in result.tasks)
     elif not result.staged:
-        why = "all is stored so already" if forced else "no tensor would get smaller"
+        why = "all is stored so already" if forced else "no task would get half a percent smaller"
         yield f"nothing is staged: {why}"
     else:
         yield from (

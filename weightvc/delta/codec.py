@@ -120,14 +120,14 @@ def codec_named(name: str) -> type[Codec]:
     if name in CODECS:
         return CODECS[name]
     family, colon, parameter = name.partition(":")
-    if colon and family in FAMILIES:
-        return FAMILIES[family](parameter)
+    if family in FAMILIES:
+        return FAMILIES[family](parameter if colon else "")
     known = [*CODECS, "svd:RANK"]
     try:
         codec: type[Codec] = plugins.load(GROUP, name)
     except NotFound:
         raise Unsupported(
             f"codec {printable(name)[:80]!r} is unknown",
-            meant(name, known, f"{_INSTALL}; the codecs here are {', '.join(known)}"),
+            meant(name, known, f"the codecs here are {', '.join(known)}; for others {_INSTALL}"),
         ) from None
     return codec

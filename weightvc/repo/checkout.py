@@ -102,7 +102,6 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     output.check_apart(repo, directory)
     if not options.dry_run:
         scratch.sweep(directory)
-        scratch.sweep_files(repo.tmp)
     replaces = output.check_free(directory, force=options.force, jobs=options.jobs, progress=progress)
     shard = options.max_shard_size
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=shard, resumed=True)

@@ -55,7 +55,6 @@ def judge(  # noqa: PLR0917 -- all that it joins
     Raises:
         BadInput: the evaluator cannot be run, fails, or does not give the same scores each time.
     """
-    scratch.sweep_files(repo.tmp)
     work = _Work(repo, state, evaluation.evaluator, store.jobs, progress)
     base = work.base()
     tuned = work.tuned(checkpoint) if checkpoint.adapter is None else work.merged(take, store)

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from weightvc.repo.repository import Handle
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict
 
 P = ParamSpec("P")
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 @contextmanager
 def using(repo: Handle) -> Iterator[None]:
-    """Keep everybody from deleting objects in the block; waits for one who does.
+    """Keep everybody from deleting objects in the block; waits for one who does, and sweeps what killed commands left.
 
     Where nothing can be written, nothing can be deleted either, and nothing is locked; nor where there is nothing yet.
     """
@@ -29,6 +29,7 @@ def using(repo: Handle) -> Iterator[None]:
             if os.path.lexists(repo.local):
                 fsio.check_plain(repo.local)
                 stack.enter_context(fsio.locked(repo.lock, shared=True))
+                scratch.sweep_files(repo.tmp)
         except OSError as error:
             if error.errno not in fsio.READ_ONLY:
                 raise

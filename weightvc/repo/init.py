@@ -12,7 +12,7 @@ from weightvc.history.git import init as git_init
 from weightvc.objects.config import Config
 from weightvc.objects.ids import Version
 from weightvc.objects.manifest import Manifest
-from weightvc.repo import snapshot
+from weightvc.repo import guard, snapshot
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, handle
 from weightvc.util import fsio
 from weightvc.util.errors import BadInput, Conflict
@@ -75,6 +75,8 @@ def init(
             return {CONFIG: Config().to_bytes(), BASE: manifest.to_bytes()}
 
         committed = commits.commit(git, plan, f"wvc init --base {base.name}")
+        with guard.using(repo):
+            pass  # the lock's file is there from now on
         undo.pop_all()
     stored = sum(manifest.objects().values())
     done = Base(manifest.version, len(manifest.tensors), manifest.nbytes, stored)

@@ -73,6 +73,7 @@ def notes(state: State, parents: Sequence[Parent], manifest: Manifest | None) ->
     if manifest is None or manifest.version == state.base.version:
         return said
     twins = [name for name, task in state.tasks.items() if task.version == manifest.version and name != manifest.task]
-    said += [f"task {listed(twins)} has the same weights"] if twins else []
+    held = f"tasks {listed(twins)} have" if len(twins) > 1 else f"task {listed(twins)} has"
+    said += [f"{held} the same weights"] if twins else []
     back = dict.fromkeys(f"{r.task} (taken out on {r.removed[:10]})" for r in gone if r.version == manifest.version)
     return said + ([f"these are the weights of {listed(list(back))}"] if back else [])

@@ -112,7 +112,6 @@ class Rebuild:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
         for directory in checkouts.recorded(self._repo):
             scratch.sweep(directory)
-        scratch.sweep_files(self._repo.tmp)
         with twins.twin(self._repo) as twin:
             for target in self.targets(state, recipes):
                 was = None if target.lock is None else target.lock.digest

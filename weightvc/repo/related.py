@@ -163,7 +163,8 @@ def notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[st
     if reshaped := _reshaped(checkpoint, base, matched):
         what = f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges"
         said.append(Note(what, reshaped))
-    if odd := [name for name in checkpoint.extras if is_odd(name)]:
+    index = ".safetensors.index.json" if len(checkpoint.headers) > 1 else ()  # which belongs to the weights
+    if odd := [name for name in checkpoint.extras if is_odd(name) and not name.endswith(index)]:
         what = f"{len(odd)} files that are hidden, weights or a state of training are stored beside the weights"
         said.append(Note(f"{what}; move away what is no part of the model", odd))
     missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))

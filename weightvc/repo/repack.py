@@ -23,14 +23,18 @@ from weightvc.util.errors import BadInput, Conflict, Corrupt, UsageError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import listed, printable
 
+WORTH = 0.005
+"""Share of a task's stored bytes that a new encoding must save: both stay in the store as long as history does."""
+
 
 @dataclass(frozen=True)
 class Options:
     """How tasks are stored anew.
 
     With neither a codec nor a level, each tensor is encoded by ``intdelta`` at level ``best``, and keeps the encoding
-    that it has unless the new one is smaller. With either, every tensor is stored so, whatever its size: the codec is
-    ``intdelta`` and the level ``best`` where only the other one is given.
+    that it has unless the new one is smaller; a task that this makes less than half a percent smaller stays as it is.
+    With either, every tensor is stored so, whatever its size: the codec is ``intdelta`` and the level ``best`` where
+    only the other one is given.
     """
 
     codec: str | None = None
@@ -88,7 +92,7 @@ def repack(repo: Handle, names: Sequence[str], options: Options, progress: Progr
     _refuse_staged(repo, names or list(state.tasks))
     tasks = [state.task(name) for name in dict.fromkeys(names)] or list(state.tasks.values())
     packer = _Packer(repo, state, options, progress)
-    anew = {str(task.task): packer.task(task) for task in tasks}
+    anew = {str(task.task): _worth(task, packer.task(task), options) for task in tasks}
     changed = {name: manifest for name, manifest in anew.items() if manifest != state.tasks[name]}
     if not options.dry_run:
         _stage(repo, state, changed)
@@ -98,6 +102,11 @@ def repack(repo: Handle, names: Sequence[str], options: Options, progress: Progr
 
 def _stored(manifest: Manifest) -> int:
     return sum(manifest.objects().values())
+
+
+def _worth(task: Manifest, anew: Manifest, options: Options) -> Manifest:
+    """Return the new encoding, or the old one if the new one saves next to nothing and nobody asked for it."""
+    return anew if options.forced or _stored(anew) <= (1 - WORTH) * _stored(task) else task
 
 
 def _refuse_staged(repo: Handle, names: Iterable[str]) -> None:

@@ -87,7 +87,7 @@ class Svd:
 def of_rank(text: str) -> type[Svd]:
     """Return the codec of a rank in decimal; raises :class:`Unsupported` for anything else."""
     if text not in map(str, range(1, MAX_RANK + 1)):
-        name = printable(f"{Svd.name}:{text}")[:80]
+        name = printable(f"{Svd.name}:{text}".removesuffix(":"))[:80]
         raise Unsupported(f"codec {name!r} is unknown", f"give a rank from 1 to {MAX_RANK}, such as {Svd.name}:16")
     return type(f"Svd{text}", (Svd,), {"name": f"{Svd.name}:{text}", "rank": int(text), "__doc__": f"Of rank {text}."})
 
