@@ -70,7 +70,7 @@ def test_an_object_of_the_base_is_counted_once(two, change):
 
     (finding,) = found["findings"]
     assert (finding["kind"], finding["what"]) == ("missing" if change is None else "corrupt", oid)
-    copy = "copy them from another clone that has them: `cp -r CLONE/.git/wvc/objects .git/wvc/`"
+    copy = "restore them from another clone, or a checkpoint, that has them: `wvc fsck --repair --from PATH`"
     assert found["hints"] == [copy]
     assert two.run("fsck", "--full").err == f"hint: {copy}\n"
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,17 +18,39 @@ if TYPE_CHECKING:
 
 @click.command("fsck")
 @click.option("--full", is_flag=True, help="Also read every object that something refers to, and decode it.")
+@click.option("--repair", is_flag=True, help="Put damaged objects into quarantine, and restore what --from has.")
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A repository, a folder of objects, or a checkpoint of the base or a task; without --repair, say what it has.",
+)
 @options.jobs
+@options.dry_run
 @pass_context
-def command(ctx: Context, full: bool, jobs: int) -> None:
+def command(ctx: Context, full: bool, repair: bool, sources: tuple[Path, ...], jobs: int, dry_run: bool) -> None:
     """Check that everything that history refers to is here; exit 1 when something is missing or damaged.
 
-    Missing objects are counted for each task; `wvc -v fsck` names them one by one.
+    Missing objects are counted for each task; `wvc -v fsck` names them one by one. Repairing deletes nothing: damaged
+    objects are moved to .git/wvc/quarantine. A checkpoint is encoded again to find the objects that it was stored in.
     """
-    result = repo.fsck.fsck(ctx.repository(), full=full, jobs=jobs, progress=ctx.progress())
+    found, progress = ctx.repository(), ctx.progress()
+    dry_run = dry_run or not repair
+    if repair or sources:
+        result = repo.repair.repair(found, sources, dry_run=dry_run, jobs=jobs, progress=progress)
+    else:
+        result = repo.fsck.fsck(found, full=full, jobs=jobs, progress=progress)
     ctx.code = 0 if result.ok else exits.FOUND
-    ctx.emit("fsck", result, _lines(result, bool(ctx.verbose)))
+    ctx.emit("fsck", result, [*_repaired(result, dry_run=dry_run), *_lines(result, bool(ctx.verbose))])
     ctx.note(result.hints, "hint")
+
+
+def _repaired(result: "Checked", *, dry_run: bool) -> Iterator[str]:
+    for oid in result.quarantined:
+        yield f"{'would move' if dry_run else 'moved'} damaged object {oid} to .git/wvc/quarantine"
+    for one in result.restored:
+        yield f"{'would restore' if dry_run else 'restored'} object {one.id} from {one.source}"
 
 
 def _lines(result: "Checked", verbose: bool) -> Iterator[str]:

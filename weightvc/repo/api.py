@@ -219,6 +219,18 @@ class Repository(Handle):
         """Check that all stored data is here and whole; see :func:`weightvc.repo.fsck.fsck`."""
         return repo.fsck.fsck(self, full=full, jobs=parallel.workers(jobs), progress=progress)
 
+    def repair(
+        self,
+        sources: Sequence[str | Path] = (),
+        *,
+        dry_run: bool = False,
+        jobs: int | None = None,
+        progress: Progress = SILENT,
+    ) -> "Checked":
+        """Put aside what is damaged and bring back what ``sources`` have; see :func:`weightvc.repo.repair.repair`."""
+        paths = [Path(source) for source in sources]
+        return repo.repair.repair(self, paths, dry_run=dry_run, jobs=parallel.workers(jobs), progress=progress)
+
     def gc(self, *, grace_days: float = 14, dry_run: bool = False, progress: Progress = SILENT) -> "Collected":
         """Delete objects that nothing refers to; see :func:`weightvc.repo.gc.gc`."""
         return repo.gc.gc(self, repo.gc.Options(grace_days, dry_run), progress)

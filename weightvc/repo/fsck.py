@@ -33,11 +33,20 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """An object of which a good copy was found, and where."""
+
+    id: ObjectId
+    source: str
+
+
+@dataclass(frozen=True)
 class Checked:
     """The outcome; ``unreferenced`` objects are in the store but no revision or staged task refers to them.
 
     ``needs`` counts the objects that the base and each task refer to, all their versions together. ``hints`` say what
-    can be done about objects that are missing or damaged.
+    can be done about objects that are missing or damaged. :mod:`weightvc.repo.repair` says which it ``restored``, and
+    which damaged ones it put into ``quarantined``; or would, in a dry run.
     """
 
     ok: bool
@@ -49,6 +58,8 @@ class Checked:
     findings: tuple[Finding, ...]
     needs: Mapping[str, int]
     hints: tuple[str, ...] = ()
+    restored: tuple[Restored, ...] = ()
+    quarantined: tuple[ObjectId, ...] = ()
 
 
 def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
@@ -94,7 +105,7 @@ def _hints(repo: Handle, broken: Sequence[Finding]) -> tuple[str, ...]:
     if not broken:
         return ()
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
-    hints = ["copy them from another clone that has them: `cp -r CLONE/.git/wvc/objects .git/wvc/`"]
+    hints = ["restore them from another clone, or a checkpoint, that has them: `wvc fsck --repair --from PATH`"]
     try:
         tasks = [name for name in load(repo).tasks if name in owners]
     except WeightvcError:

@@ -54,6 +54,12 @@ def alone(codec: str) -> str:
     return FULL if codec_named(codec).uses_base else codec
 
 
+def chosen(entry: Entry) -> str:
+    """Return the codec that may have been asked for where an entry was stored by the one that it has."""
+    codec = entry.place.codec if entry.place is not None else FULL
+    return LOSSLESS if codec == FULL else codec
+
+
 def fitted(codec: str, pair: Pair, level: Level) -> Codec:
     """Return the codec for one tensor, a lossless one if ``codec`` is lossy and does not take it."""
     try:

@@ -9,10 +9,11 @@ import hashlib
 import mmap
 import os
 import re
+import secrets
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from weightvc.objects.ids import ObjectId, hex64, is_hex64
@@ -154,6 +155,15 @@ class LocalStore:
         fsio.ops.unlink(final)
         with self._lock:
             self._touched.add(final.parent)
+
+    def put_aside(self, oid: ObjectId, where: Path) -> None:
+        """Move whatever has an object's name into a directory on the same file system, under a name of its own."""
+        fsio.make_plain(where)
+        final = self._path(oid)
+        with suppress(FileNotFoundError):
+            fsio.ops.rename(final, where / f"{oid}-{secrets.token_hex(4)}")
+            fsio.sync_dir(where)
+            fsio.sync_dir(final.parent)
 
     def verify(self, oid: ObjectId) -> None:
         """Read the object and compare it with its id.
