@@ -244,6 +244,12 @@ class Sandbox:
     def object_file(self, oid: str) -> Path:
         return self.path / ".git/wvc/objects" / oid[:2] / oid[2:]
 
+    def staged(self, path: str) -> bytes:
+        """Return what is staged for ``tasks/NAME.json`` or a recipe, without the checksum's line."""
+        lines = (self.path / ".git/wvc/stage" / path).read_bytes().splitlines(keepends=True)
+        assert lines[-1].startswith(b"xxh3-128 ")
+        return b"".join(lines[:-1])
+
     def manifest(self, task: str):
         return json.loads((self.path / f".wvc/tasks/{task}.json").read_text())
 

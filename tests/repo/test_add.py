@@ -252,13 +252,12 @@ def test_a_new_version_keeps_the_identity_and_the_place_in_the_order(two, models
 
 
 def test_a_task_staged_twice_keeps_its_identity(two, templates):
-    staged = two.path / ".git/wvc/stage/tasks/x.json"
     two.wvc("add", templates.alpha, "--task", "x")
-    first = json.loads(staged.read_text())
+    first = json.loads(two.staged("tasks/x.json"))
 
     two.wvc("add", templates.beta, "--task", "x")
 
-    second = json.loads(staged.read_text())
+    second = json.loads(two.staged("tasks/x.json"))
     assert (second["uuid"], second["added"]) == (first["uuid"], first["added"])
     assert second["version"] == two.manifest("beta")["version"]
 
@@ -333,7 +332,7 @@ def test_the_result_of_the_library_is_the_commands_document(two, templates):
     assert done.stored_bytes == sum(
         entry.get("size", 0)
         for kind in ("tensors", "files", "headers")
-        for entry in json.loads((two.path / ".git/wvc/stage/tasks/lib.json").read_text())[kind]
+        for entry in json.loads(two.staged("tasks/lib.json"))[kind]
     )
 
 
@@ -343,7 +342,7 @@ def test_a_checkpoint_of_bytes_is_the_same_wherever_it_lies(two, models, tmp_pat
     one = two.json("add", tmp_path / "one.safetensors", "--task", "one")
     two.json("add", tmp_path / "one.safetensors", "--task", "other")
 
-    assert one["manifest"] == json.loads((two.path / ".git/wvc/stage/tasks/other.json").read_text())["version"]
+    assert one["manifest"] == json.loads(two.staged("tasks/other.json"))["version"]
 
 
 def test_a_copy_of_the_base_is_said_to_be_one_and_changes_no_merge(two, templates, models, tmp_path):

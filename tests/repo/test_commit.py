@@ -118,7 +118,7 @@ def test_what_is_staged_while_a_commit_runs_stays_staged(two, templates, monkeyp
     two.wvc("commit", "-m", "x")
 
     assert two.json("status")["staged"] == {".wvc/tasks/new.json": "changed"}
-    staged = json.loads((two.path / ".git/wvc/stage/tasks/new.json").read_text())
+    staged = json.loads(two.staged("tasks/new.json"))
     assert staged["uuid"] == two.manifest("new")["uuid"]
 
 

@@ -132,7 +132,7 @@ def test_nothing_of_the_evaluators_is_printed(repo, made, command):
 
 def staged(repo, name):
     """The objects of a staged task."""
-    lines = json.loads((repo.path / f".git/wvc/stage/tasks/{name}.json").read_text())
+    lines = json.loads(repo.staged(f"tasks/{name}.json"))
     return {line["object"] for kind in ("tensors", "files", "headers") for line in lines[kind] if "object" in line}
 
 

@@ -303,5 +303,5 @@ def test_the_result_of_the_library(loose):
 
     assert isinstance(done, repack.Repacked)
     assert done.staged == ("alpha",)
-    staged = json.loads((loose.path / ".git/wvc/stage/tasks/alpha.json").read_text())
+    staged = json.loads(loose.staged("tasks/alpha.json"))
     assert placeless(staged) == placeless(loose.manifest("alpha"))

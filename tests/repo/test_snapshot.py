@@ -74,7 +74,7 @@ def test_progress_counts_every_byte_that_is_read_for_a_stage(two, models, templa
 
     (checking, everything), (storing, moved) = progress.stages
     assert (checking, everything) == ("Checking task x", sum(map(len, models.contents(templates.alpha).values())))
-    staged = Manifest.from_bytes((two.path / ".git/wvc/stage/tasks/x.json").read_bytes(), "x")
+    staged = Manifest.from_bytes(two.staged("tasks/x.json"), "x")
     assert (storing, moved) == ("Storing task x", sum(e.spec.nbytes for e in staged.entries() if e.state != "same"))
     assert 0 < moved < everything
     assert progress.done == everything + moved

@@ -1,5 +1,6 @@
 """Where a repository is, and reading its commits."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ class GitDir:
         """Return blob id → bytes.
 
         Raises:
+            Corrupt: one does not have the contents that its id stands for, which git itself does not check.
             Missing: git does not have one of them, as in a partial clone.
         """
         found = {}
@@ -107,6 +109,9 @@ class GitDir:
             for blob, data in zip(batch, self._cat(batch), strict=True):
                 if data is None:
                     raise Missing(f"git has no file contents {printable(blob)}", "run `git fetch --refetch`")
+                if not _is(blob, data):
+                    what = f"git's file {printable(blob)} is damaged: its contents have another id"
+                    raise Corrupt(what, "`git fsck` shows what else is; fetch it from another clone")
                 found[blob] = data
         return found
 
@@ -210,6 +215,12 @@ class GitDir:
             found.append(out[start : start + int(last)] if kind == b"blob" else None)
             start += int(last) + 1
         return found
+
+
+def _is(blob: str, data: bytes) -> bool:
+    """Tell whether a file has the contents that git's id of it stands for."""
+    digest = hashlib.sha1 if len(blob) == 40 else hashlib.sha256
+    return digest(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob
 
 
 def _resolve(work_tree: Path, rev: str) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
+from weightvc.objects.recipe import Recipe
+from weightvc.objects.removal import Removal
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo import reach
 from weightvc.repo.decode import Reader, Section
-from weightvc.repo.repository import Handle
+from weightvc.repo.repository import RECIPES, REMOVALS, Handle
 from weightvc.repo.state import load
 from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
@@ -21,7 +23,7 @@ _SECTIONS: tuple[Section, ...] = ("tensors", "files", "headers")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: ``kind`` is ``missing``, ``corrupt``, ``manifest`` or ``recipe``.
+    """Something wrong: ``kind`` is ``missing``, ``corrupt``, ``manifest``, ``removal``, ``recipe`` or ``history``.
 
     ``what`` names the object or file, ``costs`` the tasks (or the base) and tensors that need it.
     """
@@ -73,7 +75,8 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
         Unsupported: something is in a newer format, which says nothing about damage.
     """
     manifests, findings = _manifests(repo)
-    findings += _head(repo)
+    if not any(finding.kind == "history" for finding in findings):
+        findings += [*_removals(repo), *_staged_recipes(repo), *_head(repo)]
     users: dict[ObjectId, list[tuple[str, Place]]] = defaultdict(list)
     for owner, manifest in manifests:
         for entry in manifest.entries():
@@ -119,9 +122,41 @@ def _hints(repo: Handle, broken: Sequence[Finding]) -> tuple[str, ...]:
 
 def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
     """Return every manifest with whose it is, and those that cannot be read."""
-    found = reach.manifests(repo)
+    try:
+        found = reach.manifests(repo)
+    except (NotARepository, Unsupported):
+        raise
+    except WeightvcError as error:  # of git or the stage: what is behind it cannot be looked at
+        return [], [Finding("history", "manifests", (), error.what)]
     wrong = [Finding("manifest", one.path, (), one.error.what) for one in found.unreadable]
     return [(manifest.task or "base", manifest) for manifest in found.manifests], wrong
+
+
+def _removals(repo: Handle) -> list[Finding]:
+    """Return the removal records that cannot be read, of any revision."""
+    found = []
+    for path, blobs in repo.git.all_blobs((REMOVALS,)).items():
+        for data in repo.git.read_blobs(sorted(blobs)).values():
+            try:
+                Removal.from_bytes(data, path)
+            except Unsupported:
+                raise
+            except WeightvcError as error:
+                found.append(Finding("removal", path, (), error.what))
+    return found
+
+
+def _staged_recipes(repo: Handle) -> list[Finding]:
+    """Return the recipes that cannot be read, of those that are staged in any worktree."""
+    found = []
+    for tree in repo.git.trees():
+        for path, data in reach.staged(repo, tree).items():
+            if data and path.startswith(RECIPES):
+                try:
+                    Recipe.from_bytes(data, path)
+                except WeightvcError as error:
+                    found.append(Finding("recipe", f"staged {path}", (), error.what))
+    return found
 
 
 def _head(repo: Handle) -> list[Finding]:

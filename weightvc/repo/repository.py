@@ -10,6 +10,8 @@ from weightvc.store.local import LocalStore
 TRACKED = ".wvc"
 CONFIG = f"{TRACKED}/config.toml"
 BASE = f"{TRACKED}/base.json"
+RECIPES = f"{TRACKED}/recipes"
+REMOVALS = f"{TRACKED}/removals"
 DEFAULT_OUTPUT = "model"
 
 
@@ -20,12 +22,12 @@ def task_path(name: str) -> str:
 
 def recipe_path(name: str) -> str:
     """Return the tracked path of a named recipe."""
-    return f"{TRACKED}/recipes/{name}.toml"
+    return f"{RECIPES}/{name}.toml"
 
 
 def removal_path(uuid: str) -> str:
     """Return the tracked path of a removal record."""
-    return f"{TRACKED}/removals/{uuid}.json"
+    return f"{REMOVALS}/{uuid}.json"
 
 
 @dataclass(frozen=True)

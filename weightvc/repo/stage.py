@@ -1,13 +1,15 @@
 """Staged changes: tracked files that the next `wvc commit` will write or delete.
 
-A change is a file under the stage directory at the path it will have below `.wvc`; a deletion is an empty file
-with the suffix `.removed`. Whoever changes the stage holds its lock, so that what is staged while a commit settles is
-not taken for what was committed.
+A change is a file under the stage directory at the path it will have below `.wvc`, with its checksum in a line more:
+there is no commit yet whose id would tell damage. A deletion is an empty file with the suffix `.removed`. Whoever
+changes the stage holds its lock, so that what is staged while a commit settles is not taken for what was committed.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import xxhash
 
 from weightvc.objects.ids import is_task_name
 from weightvc.repo.repository import TRACKED, Handle, recipe_path, task_path
@@ -25,7 +27,7 @@ def put(repo: Handle, path: str, data: bytes) -> None:
     target = _target(repo, path)
     with _locked(repo):
         _make(target.parent)
-        fsio.write_file(target, data)
+        fsio.write_file(target, data + _sum(data))
         fsio.remove_file(target.with_name(target.name + _REMOVED))
 
 
@@ -47,7 +49,7 @@ def forget(repo: Handle, path: str) -> bool:
 
 
 def changes(repo: Handle) -> dict[str, bytes | None]:
-    """Return what is staged, by tracked path; ``None`` for a deletion.
+    """Return what is staged, by tracked path; ``None`` for a deletion. What is damaged is neither JSON nor TOML.
 
     Raises:
         Corrupt: a file there is not one that wvc stages, and must not be committed; or one is too large.
@@ -60,8 +62,7 @@ def changes(repo: Handle) -> dict[str, bytes | None]:
         suffix = _SUFFIXES.get(file.parent.name, "")
         if not (suffix and name.endswith(suffix) and is_task_name(name.removesuffix(suffix))):
             raise Corrupt(f"{printable(str(file))}: wvc stages no file of that name", "move it away")
-        data = read_file(file, "delete it, and stage anew what it was for")
-        found[f"{TRACKED}/{file.parent.name}/{name}"] = None if name != file.name else data
+        found[f"{TRACKED}/{file.parent.name}/{name}"] = None if name != file.name else _read(file)
     return found
 
 
@@ -87,6 +88,20 @@ def settle(repo: Handle, committed: Mapping[str, bytes | None]) -> None:
         for path, data in committed.items():
             if path in now and now[path] == data:
                 _drop(_target(repo, path))
+
+
+def _read(file: Path) -> bytes:
+    """Return what is staged in a file, without its checksum; what is damaged as something that nobody can parse."""
+    data = read_file(file, "delete it, and stage anew what it was for")
+    whole, line = data[:-_LENGTH], data[-_LENGTH:]
+    return whole if line == _sum(whole) else data + b"\n! its checksum is another\n"
+
+
+def _sum(data: bytes) -> bytes:
+    return b"xxh3-128 %s\n" % xxhash.xxh3_128_hexdigest(data).encode()
+
+
+_LENGTH = len(_sum(b""))
 
 
 @contextmanager
