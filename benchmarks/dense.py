@@ -91,23 +91,32 @@ def fold(method: Fold, base: Model, tasks: Sequence[Model], jobs: int) -> tuple[
         state, squares = None, []
         for task in tasks:
             vector = task[spec.name].double().sub_(base[spec.name])
-            squares.append(float(torch.dot(vector.view(-1), vector.view(-1))))
+            squares.append(_square(vector))
             state = method.step(state, vector, project=method.projects(spec)).state
         assert state is not None
-        return state, squares
+        return state, [*squares, _square(state)]
 
+    largest = sorted(specs, key=lambda spec: -spec.elements)
     with linalg.single_thread():
-        found = parallel.run(job, sorted(specs, key=lambda spec: -spec.elements), jobs, linalg.pin_thread)
-    norms = [math.sqrt(math.fsum(squares)) for squares in zip(*(squares for _, squares in found), strict=True)]
-    merged = math.sqrt(math.fsum(float(torch.linalg.vector_norm(state)) ** 2 for state, _ in found))
-    names = [spec.name for spec in sorted(specs, key=lambda spec: -spec.elements)]
-    return dict(zip(names, (state for state, _ in found), strict=True)), method.scale(norms, merged)
+        found = parallel.run(job, largest, jobs, linalg.pin_thread)
+    *norms, merged = (math.sqrt(math.fsum(squares)) for squares in zip(*(held for _, held in found), strict=True))
+    sums = {spec.name: state for spec, (state, _) in zip(largest, found, strict=True)}
+    return sums, method.scale(norms, merged)
+
+
+def _square(tensor: Tensor) -> float:
+    flat = tensor.reshape(-1)
+    return float(torch.dot(flat, flat))
 
 
 def _ours(method: Fold, base: Model, tasks: Sequence[Model], jobs: int) -> None:
     sums, factor = fold(method, base, tasks, jobs)
-    for name, start in base.items():
-        start.double().add_(sums[name], alpha=factor).float()
+
+    def merged(name: str) -> Tensor:
+        return base[name].double().add_(sums[name], alpha=factor).float()
+
+    with linalg.single_thread():
+        parallel.run(merged, list(sums), jobs, linalg.pin_thread)
 
 
 def _alone(base: Model, tasks: Sequence[Model]) -> None:

@@ -53,7 +53,7 @@ class _Projecting(ABC):
         check(state, vector)
         if not project or state is None or linalg.vanishes(state):
             return Step(add(state, vector), None)
-        if not vector.any():
+        if linalg.vanishes(vector) and not vector.any():
             return Step(state, None)
         return Step(*self._add(linalg.aligned(state), linalg.aligned(vector)))
 
