@@ -58,9 +58,19 @@ class Parser(NamedTuple):
     native: bool = False
 
 
+@contextlib.contextmanager
+def holds():
+    """Around what must be true of an input that was taken: there a refusal is a finding, too."""
+    try:
+        yield
+    except WeightvcError as error:
+        raise AssertionError("what was written is refused") from error
+
+
 def header(data):
     found = parse_header(memoryview(data), "f")
-    assert parse_raw(found.raw, "f").tensors == found.tensors
+    with holds():
+        assert parse_raw(found.raw, "f").tensors == found.tensors
     theirs = dict(safetensors.deserialize(data))
     assert theirs.keys() == found.tensors.keys()
     for name, slot in found.tensors.items():
@@ -108,7 +118,8 @@ def model_card(data):
 def strict_json(data):
     value = canon.parse(data, "f")
     once = canon.dumps(value)
-    assert canon.dumps(canon.parse(once, "f")) == once
+    with holds():
+        assert canon.dumps(canon.parse(once, "f")) == once
     assert canon.dumps(json.loads(data)) == once
 
 
@@ -136,19 +147,23 @@ def removal(data):
 
 def recipe(data):
     found = Recipe.from_bytes(data, "f")
-    assert Recipe.from_bytes(found.to_bytes(), "f") == found
-    assert Recipe.from_json(json.loads(json.dumps(found.to_json())), "f").digest == found.digest
+    with holds():
+        if len(text := found.to_bytes()) <= toml.MAX_BYTES:  # tables of their own take more room than those in lines
+            assert Recipe.from_bytes(text, "f") == found
+        assert Recipe.from_json(json.loads(json.dumps(found.to_json())), "f").digest == found.digest
 
 
 def name_rule(data):
     text = data.decode(errors="replace")
     found = NameRule.parse(text)
-    assert NameRule.parse(str(found)) == found
+    with holds():
+        assert NameRule.parse(str(found)) == found
 
 
 def config(data):
     found = Config.from_bytes(data, "f")
-    assert Config.from_bytes(found.to_bytes(), "f") == found
+    with holds():
+        assert Config.from_bytes(found.to_bytes(), "f") == found
 
 
 def settings(data):
@@ -173,7 +188,8 @@ def tensor_object(data):
         out = bytearray(total)
         found.decode_into(out, seeds.noise(total) if found.needs_base else None)
         again = bytearray(total)
-        found.decode_into(again, seeds.noise(total) if found.needs_base else None)
+        with holds():
+            found.decode_into(again, seeds.noise(total) if found.needs_base else None)
         assert out == again
 
 
@@ -203,7 +219,7 @@ def round_trip(data):
     level = ("fast", "default", "best")[data[3] % 3]
     repeated = data[4:] * (spec.nbytes // len(data[4:]) + 1)
     target, base = repeated[: spec.nbytes], repeated[1:][: spec.nbytes].ljust(spec.nbytes, b"0")
-    with contextlib.suppress(Unsuited):
+    with holds(), contextlib.suppress(Unsuited):
         stored = b"".join(encode(spec, target, base, name, level))
         out = bytearray(spec.nbytes)
         Encoded.parse(memoryview(stored), "f").decode_into(out, base)
@@ -233,7 +249,7 @@ def pending(data):
     room = _room("git")
     (room / "wvc/commit").mkdir(parents=True, exist_ok=True)
     (room / "wvc/commit/pending.json").write_bytes(data)
-    git = SimpleNamespace(git_dir=room, work_tree=room, is_ancestor=lambda old, new: True)
+    git = SimpleNamespace(git_dir=room, work_tree=room, is_ancestor=lambda *_: True)
     for path in refresh.pending(git):
         with contextlib.suppress(WeightvcError):
             assert refresh.target(git, path).is_relative_to(room / ".wvc")
