@@ -184,7 +184,9 @@ def pattern(data):
 def tensor_object(data):
     found = Encoded.parse(memoryview(data), "f")
     total = found.spec.nbytes
-    if total <= LARGEST:
+    if total > LARGEST:
+        found.decode_into(bytearray(container.CHUNK), seeds.noise(container.CHUNK) if found.needs_base else None)
+    else:
         out = bytearray(total)
         found.decode_into(out, seeds.noise(total) if found.needs_base else None)
         again = bytearray(total)
