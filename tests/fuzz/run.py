@@ -20,7 +20,7 @@ except ImportError:
     sys.exit("atheris is not installed: pip install atheris")
 
 HERE = Path(__file__).parent
-LONGEST = 4096
+LONGEST = 10_000
 """Bytes of an input: most faults need few, and the fewer the faster."""
 
 CPU = 5.0
