@@ -26,9 +26,6 @@ LONGEST = 10_000
 CPU = 5.0
 """Seconds that one input may take, with all the counting of branches."""
 
-MEMORY = 2**30
-"""Bytes that an input may take beyond what is mapped before the first."""
-
 
 def main() -> None:
     options = _options()
@@ -48,7 +45,7 @@ def main() -> None:
         words.write_text(_dictionary(first))
         parser.check(parser.seeds()[0])  # what is imported or kept at first use
         warnings.simplefilter("error")  # nobody should see one
-        _limit()
+        _limit(parser.memory)
 
         def one(data: bytes) -> None:
             start = time.process_time()
@@ -61,7 +58,7 @@ def main() -> None:
         atheris.Setup(
             [
                 sys.argv[0], str(kept), str(first), f"-max_total_time={options.seconds}", f"-runs={options.runs}",
-                f"-seed={options.seed}", f"-max_len={options.longest}", "-rss_limit_mb=3072",
+                f"-seed={options.seed}", f"-max_len={options.longest}", f"-rss_limit_mb={parser.memory >> 19}",
                 "-timeout=30", f"-artifact_prefix={options.findings}/{options.parser}-", "-print_final_stats=1",
                 "-verbosity=1", *([f"-dict={words}"] if words.stat().st_size else []),
             ],
@@ -86,10 +83,10 @@ def _options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def _limit() -> None:
+def _limit(memory: int) -> None:
     """Cap the address space, so that what is asked for without need fails."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, mapped + memory))
 
 
 def _dictionary(seeds: Path) -> str:
