@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+import tracemalloc
 
 import pytest
 
@@ -48,6 +50,35 @@ def test_dots_that_stand_for_other_characters_are_refused(settings):
     found.refuse_expressions(["h.0.k.proj", "h.0.v_proj"], "DIR")
     with pytest.raises(BadInput, match=r"DIR: alpha_pattern names modules by regular expressions: q\.proj"):
         found.refuse_expressions(["h.0.q_proj"], "DIR")
+
+
+def test_keys_that_can_mean_no_module_are_not_searched_for(settings):
+    modules = [f"model.layers.{at}.{'x.' * 20}q" for at in range(5000)]
+    found = settings(alpha_pattern={f"q.{'x.' * 20}{at:05}": 1.0 for at in range(9998)} | {r"a\.b": 1.0, "none": 2.0})
+
+    start = time.process_time()
+    found.refuse_expressions(modules, "DIR")
+    assert time.process_time() - start < 2  # a search each took forty seconds
+
+
+def test_more_keys_than_can_be_searched_for_are_refused(settings):
+    modules = [f"model.layers.{at}.{'x.' * 20}q" for at in range(5000)]
+    found = settings(alpha_pattern={f"q.{'x.' * 18}{at:03}": 1.0 for at in range(999)})
+
+    with pytest.raises(BadInput, match="alpha_pattern has 999 names that may stand for others, too many for 5000") as e:
+        found.refuse_expressions(modules, "DIR")
+    assert e.value.hint == r"remove those that name no module, or write \\. for their dots"
+
+
+def test_ends_of_long_names_are_not_kept(settings):
+    modules = ["." * 1000 + str(at) for at in range(500)]
+    tracemalloc.start()
+    try:
+        settings().refuse_expressions(modules, "DIR")
+        settings(alpha_pattern={"q": 1.0}).refuse_expressions(modules, "DIR")
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20  # all of them have a quarter of a gigabyte
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_rank_of_all_factors_is_known_where_no_pattern_says_otherwise(settings):

@@ -22,6 +22,30 @@ HOOKS = (
 )  # fmt: skip
 
 
+def arm(path, program, elsewhere):
+    """Name a program wherever a repository can name one."""
+    run = str(program)
+    settings = {
+        "core.fsmonitor": run, "core.editor": run, "core.pager": run, "core.askPass": run, "core.sshCommand": run,
+        "core.gitProxy": run, "core.alternateRefsCommand": run, "sequence.editor": run, "gpg.program": run,
+        "gpg.ssh.program": run, "commit.gpgSign": "true", "tag.gpgSign": "true", "log.showSignature": "true",
+        "filter.x.clean": run, "filter.x.smudge": run, "filter.x.process": run, "filter.x.required": "true",
+        "filter.y=z.clean": run, "filter.y=z.required": "true",
+        "diff.external": run, "diff.x.command": run, "diff.x.textconv": run, "merge.x.driver": run,
+        "credential.helper": run, "pager.log": run, "gc.auto": "1", "gc.recentObjectsHook": run,
+        "alias.log": f"!{run}", "alias.rev-parse": f"!{run}", "interactive.diffFilter": run,
+        "uploadpack.packObjectsHook": run, "submodule.active": ".", "trailer.x.command": run,
+        "log.follow": "true", "diff.orderFile": f"{elsewhere}/absent",
+        "core.repositoryFormatVersion": "1", "extensions.partialClone": "evil", "remote.evil.promisor": "true",
+        "remote.evil.url": f"{elsewhere}/nowhere", "remote.evil.uploadpack": run, "remote.evil.vcs": run,
+    }  # fmt: skip
+    for key, value in settings.items():
+        subprocess.run(["git", "config", "-f", path / ".git/config", key, value], check=True)
+    for name in HOOKS:
+        (path / ".git/hooks" / name).unlink(missing_ok=True)
+        os.symlink(program, path / ".git/hooks" / name)
+
+
 @pytest.fixture
 def hostile(repo, tmp_path):
     """The repository and the file that any of its programs would make."""
@@ -35,26 +59,7 @@ def hostile(repo, tmp_path):
     )
     repo.write("racy.md", "x")
     repo.run("add", "racy.md")
-    run = str(program)
-    settings = {
-        "core.fsmonitor": run, "core.editor": run, "core.pager": run, "core.askPass": run, "core.sshCommand": run,
-        "core.gitProxy": run, "core.alternateRefsCommand": run, "sequence.editor": run, "gpg.program": run,
-        "gpg.ssh.program": run, "commit.gpgSign": "true", "tag.gpgSign": "true", "log.showSignature": "true",
-        "filter.x.clean": run, "filter.x.smudge": run, "filter.x.process": run, "filter.x.required": "true",
-        "filter.y=z.clean": run, "filter.y=z.required": "true",
-        "diff.external": run, "diff.x.command": run, "diff.x.textconv": run, "merge.x.driver": run,
-        "credential.helper": run, "pager.log": run, "gc.auto": "1", "gc.recentObjectsHook": run,
-        "alias.log": f"!{run}", "alias.rev-parse": f"!{run}", "interactive.diffFilter": run,
-        "uploadpack.packObjectsHook": run, "submodule.active": ".", "trailer.x.command": run,
-        "log.follow": "true", "diff.orderFile": f"{tmp_path}/absent",
-        "core.repositoryFormatVersion": "1", "extensions.partialClone": "evil", "remote.evil.promisor": "true",
-        "remote.evil.url": f"{tmp_path}/nowhere", "remote.evil.uploadpack": run, "remote.evil.vcs": run,
-    }  # fmt: skip
-    for key, value in settings.items():
-        subprocess.run(["git", "config", "-f", repo.path / ".git/config", key, value], check=True)
-    for name in HOOKS:
-        (repo.path / ".git/hooks" / name).unlink(missing_ok=True)
-        os.symlink(program, repo.path / ".git/hooks" / name)
+    arm(repo.path, program, tmp_path)
     os.utime(repo.path / ".git/index", (1, 1))  # older than the files in it: git must look into each
     return repo, marker
 

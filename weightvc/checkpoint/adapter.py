@@ -66,6 +66,10 @@ _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 _LITERAL = re.compile(r"\^?(?:[\w-]|\\?\.)+\Z", re.ASCII)
 _MOST = 10_000
 """Entries of a pattern."""
+
+_LOOKED = 2**27
+"""Characters of module names that are searched for what a pattern's keys may mean: a second of work."""
+
 MERGE = "merge it into its base with peft's merge_and_unload, save that, and add it"
 """What to do with an adapter that is not read."""
 
@@ -104,12 +108,30 @@ class Adapter:
         return places
 
     def refuse_expressions(self, modules: Collection[str], where: str) -> None:
-        """Raise :class:`BadInput` for a key that means a module only if its dots stand for any character."""
-        known = {end for module in modules for end in _ends(module)}
+        """Raise :class:`BadInput` for a key that means a module only if its dots stand for any character.
+
+        Also for more keys that might than can be looked at.
+        """
+        plain = {key: key.replace("\\.", ".") for key in self.alphas}
+        wanted, known, lengths = frozenset(plain.values()), set(), set()
+        for end in (end for module in modules if wanted for end in _ends(module)):
+            lengths.add(len(end))
+            if end in wanted:
+                known.add(end)
         lines = "\n".join(modules)
-        for key in self.alphas:
-            plain = key.replace("\\.", ".")
-            if plain not in known and re.search(rf"^(?:.*\.)?{key.removeprefix('^')}$", lines, re.MULTILINE):
+        odd = [
+            key
+            for key, name in plain.items()
+            if name not in known and len(name) in lengths and "." in key.replace("\\.", "")
+        ]
+        if len(odd) * len(lines) > _LOOKED:
+            raise BadInput(
+                f"{where}: alpha_pattern has {len(odd)} names that may stand for others, too many for "
+                f"{len(modules)} modules: {listed(odd)}",
+                "remove those that name no module, or write \\\\. for their dots",
+            )
+        for key in odd:
+            if re.search(rf"^(?:.*\.)?{key.removeprefix('^')}$", lines, re.MULTILINE):
                 raise _expressions(where, [key])
 
 

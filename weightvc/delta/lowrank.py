@@ -97,6 +97,7 @@ class LowRank:
         rows, columns = spec.shape
         if not 1 <= rank <= min(MAX_RANK, rows, columns):
             raise Corrupt(f"low-rank factors of rank {rank}")
+        planes.check_room(body[_HEAD.size :], rank * (rows + columns), 4)
         found = np.empty(rank * (rows + columns), np.uint32)
         end = planes.unpack_long(body[_HEAD.size :], found[: rank * rows])
         rest = body[_HEAD.size + end :]

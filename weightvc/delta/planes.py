@@ -73,6 +73,16 @@ def pack_long(array: Words) -> bytes:
     return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
 
+def check_room(body: memoryview, count: int, itemsize: int) -> None:
+    """Raise :class:`Corrupt` if ``body`` is too short for :func:`unpack_long` to find that many words in it.
+
+    A few bytes can claim gigabytes: this is asked before room for the words is set aside.
+    """
+    chunks = -(-count * itemsize // CHUNK)
+    if len(body) < chunks * (_LENGTH.size + itemsize * (_HEAD.size + 1)):
+        raise Corrupt("an array is cut short")
+
+
 def unpack_long(body: memoryview, out: Words) -> int:
     """Decode what :func:`pack_long` made of ``out.size`` words into ``out`` and return how many bytes it took.
 

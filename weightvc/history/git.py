@@ -11,13 +11,16 @@ from pathlib import Path
 from weightvc.history import process
 from weightvc.history.process import GitFailed
 from weightvc.util import canon, fsio
-from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound
+from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound, RequestError
 from weightvc.util.text import printable
 
 _BATCH = 16
 """Blobs read by one git process: bounds the memory that their output takes."""
 
 _FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+
+_STRANGERS = re.compile(r"dubious ownership in repository at '(.+)'$", re.MULTILINE)
+"""What git says of a repository that belongs to somebody else."""
 
 _LOG_FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s", "%b")
 
@@ -265,6 +268,11 @@ def locate(path: Path) -> GitDir | None:
             return None
         if "must be run in a work tree" in error.stderr:
             raise NotARepository(f"{path} is in a git repository without a work tree", "use a clone with one") from None
+        if top := _STRANGERS.search(error.stderr):
+            raise RequestError(
+                f"{printable(top[1])} belongs to somebody else, and git does not trust it",
+                f"if you do, run `git config --global --add safe.directory {printable(top[1])}`",
+            ) from None
         raise
     parts = out.split("\n")
     if len(parts) != 3 or not path.resolve().is_relative_to(parts[0]):

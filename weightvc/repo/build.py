@@ -156,7 +156,7 @@ class Builder:
         layout = Layout.verbatim({e.spec.name: bytes(self._read(e, "headers")) for e in exact.headers})
         held = {slot.spec for file in layout.files for slot in file.slots.values()}
         if held != {entry.spec for entry in exact.tensors}:
-            raise Corrupt("a manifest does not list the tensors that its headers do", _FSCK)
+            raise Corrupt(f"the manifest of task {exact.task} does not list the tensors that its headers do", _FSCK)
         return layout
 
     def _read(self, entry: Entry, section: Section) -> memoryview:

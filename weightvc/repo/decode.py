@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from weightvc.checkpoint.header import MAX_HEADER
 from weightvc.delta import container
 from weightvc.delta.codec import CHUNK
 from weightvc.delta.encoding import Encoded
@@ -102,8 +103,12 @@ class Reader:
 
         Raises:
             Missing: an object that it needs is absent.
-            Corrupt: the object is not this tensor's encoding, or the base has no such tensor.
+            Corrupt: the object is not this tensor's encoding, or the base has no such tensor; or a header that is too
+                large to be one.
         """
+        if section == "headers" and entry.spec.nbytes > MAX_HEADER + 8:
+            what = f"the header of {printable(entry.spec.name)} has {entry.spec.nbytes} bytes"
+            raise Corrupt(f"{what}, more than any that was added", "run `wvc fsck --full`")
         if entry.of is None:
             base = None
         else:

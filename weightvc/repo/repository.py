@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightvc.history import refresh
+from weightvc.history import refresh, trust
 from weightvc.history.git import GitDir, discover
 from weightvc.store.local import LocalStore
 
@@ -77,6 +77,9 @@ def open_handle(path: Path) -> tuple[Handle, tuple[str, ...]]:
 
     Raises:
         NotARepository: there is none.
+        RequestError: strangers can write to its objects, or own them.
     """
     git = discover(path)
-    return handle(git), refresh.recover(git)
+    found = handle(git)
+    trust.refuse_strangers(git, found.local, found.store.root, found.stage_dir.parent)
+    return found, refresh.recover(git)

@@ -92,6 +92,7 @@ class Scaled(ABC):
     def parse(cls, spec: TensorSpec, side: memoryview) -> Self:
         """Return the codec; see :class:`weightvc.delta.codec.Codec`."""
         moves.check(spec)
+        planes.check_room(side, cls.layout(spec).count(spec), 4)
         bits: NDArray[np.uint32] = np.empty(cls.layout(spec).count(spec), np.uint32)
         if planes.unpack_long(side, bits) != len(side):
             raise Corrupt("bytes follow the scales")

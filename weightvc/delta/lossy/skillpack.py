@@ -170,16 +170,19 @@ def _read(shape: tuple[int, ...], side: memoryview) -> tuple[int, NDArray[np.uin
     rank, rest = sum(counts), side[_HEAD.size :]
     if rank > min(MAX_RANK, *shape):
         raise Corrupt(f"{rank} singular vectors")
+    planes.check_room(rest, shape[0], 1)
     weights, flags = np.empty(rank, np.uint32), np.empty(shape[0], np.uint8)
     for array in (weights, flags):
         rest = rest[planes.unpack_long(rest, array) :]
     if int(weights.max(initial=0)) > 1 << SCALE_BITS or int(flags.max()) > 1:
         raise Corrupt("a scale or a row's mark is out of range")
-    live = flags.astype(bool)
+    live, moved = flags.astype(bool), int(flags.sum())
+    codes = [count * (moved + shape[1]) // scaled.per_byte(limit) for limit, count in zip(BANDS, counts, strict=True)]
+    planes.check_room(rest, sum(codes), 1)
     left, right = np.zeros((rank, shape[0])), np.zeros((rank, shape[1]))
     for limit, band in _bands(np.repeat(list(BANDS), counts)):
         size = band.stop - band.start
-        for into, where, width in ((left, live, int(flags.sum())), (right, slice(None), shape[1])):
+        for into, where, width in ((left, live, moved), (right, slice(None), shape[1])):
             packed: NDArray[np.uint8] = np.empty(-(-size * width // scaled.per_byte(limit)), np.uint8)
             rest = rest[planes.unpack_long(rest, packed) :]
             into[band, where] = scaled.numbers(packed, size * width, limit).reshape(size, width)
