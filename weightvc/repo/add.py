@@ -20,6 +20,7 @@ from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.scores import Fallback, ScoreLine, Taken
 from weightvc.repo.state import State, load
 from weightvc.store.local import LocalStore
+from weightvc.util import scratch
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
 
@@ -99,6 +100,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             planned = _planned(name, checkpoint, state.base, matched, relative, options)
             notes += planned.notes + lineage.notes(state, parents, None)
             return replace(planned, change="version" if name in state.tasks else "new", notes=notes)
+
+        scratch.sweep_files(repo.tmp)
 
         def take(how: snapshot.Options, store: LocalStore) -> Taken:
             shot = snapshot.take(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from weightvc.objects.ids import is_task_name
 from weightvc.repo.repository import TRACKED, Handle, recipe_path, task_path
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Corrupt, NotFound
 from weightvc.util.reading import read_file
 from weightvc.util.text import printable
@@ -93,6 +93,8 @@ def settle(repo: Handle, committed: Mapping[str, bytes | None]) -> None:
 def _locked(repo: Handle) -> Iterator[None]:
     fsio.make_dirs(repo.stage_dir.parent)
     with fsio.locked(repo.stage_dir.with_name("stage.lock"), shared=False):
+        for directory in repo.stage_dir.glob("*"):
+            scratch.sweep_files(directory)
         yield
 
 
