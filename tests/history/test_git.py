@@ -345,3 +345,12 @@ def test_all_blobs_sees_what_a_merge_itself_changed(repo):
     repo.run("commit", "-q", "-m", "evil")
     blobs = repo.git.all_blobs()[TASK]
     assert {repo.git.read_blobs([b])[b] for b in blobs} == {b"0", b"1", b"2", b"3"}
+
+
+@pytest.mark.parametrize(
+    "said", ["fatal: unable to write: No space left on device", "fatal: Out of diskspace", "fatal: no"]
+)
+def test_a_full_disk_is_told_with_a_hint(said):
+    assert GitFailed("write-tree", 128, said).hint == (
+        "" if said == "fatal: no" else "free some space and run it again"
+    )
