@@ -1,6 +1,7 @@
 """A recorder of what commands change on disk, small repositories to run them in, and a judge of what crashes leave."""
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ def library(tmp_path_factory):
     if not shutil.which("cc"):
         pytest.skip("no C compiler (cc) to compile trace.c with")
     return recording.compiled(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="session")
+def namespace(tmp_path_factory):
+    """The command that runs another one where file systems can be mounted, and nobody else sees them."""
+    command = ["unshare", "--map-root-user", "--user", "--mount"]
+    probe = [*command, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path_factory.mktemp("probe"))]
+    if not shutil.which("unshare") or subprocess.run(probe, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here: unshare -rUm is refused")
+    return command
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,10 @@ class Recorder:
     Args:
         library: What :func:`compiled` made.
         scratch: A directory for its own files.
+        within: A command that runs the one after it, in a namespace of its own for example.
     """
 
-    def __init__(self, library: Path, scratch: Path) -> None:
+    def __init__(self, library: Path, scratch: Path, within: Sequence[str] = ()) -> None:
         self._log, self._output = scratch / "log", scratch / "output"
         self._log.touch()
         control = scratch / "control"
@@ -87,7 +89,7 @@ class Recorder:
         with ExitStack() as stack:
             file = stack.enter_context(control.open("r+b"))
             self._control = stack.enter_context(mmap.mmap(file.fileno(), 0))
-            command = [sys.executable, str(_SERVER)]
+            command = [*within, sys.executable, str(_SERVER)]
             self._server = subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, text=True)
             stack.enter_context(self._server)
             stack.callback(self._server.stdin.close)

@@ -28,8 +28,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { ROOM = 2 * PATH_MAX };
-
 struct control {
     _Atomic uint64_t count; /* operations so far */
     uint64_t at;            /* the operation to fail; 0: none */
@@ -40,6 +38,7 @@ struct control {
     char below[PATH_MAX];   /* the absolute path of the watched directory */
 };
 
+enum { ROOM = 2 * PATH_MAX }; /* for a directory and a path in it */
 enum { CREATE = 'c', WRITE = 'w', TRUNCATE = 't', SYNC = 's' };
 enum { MKDIR = 'm', LINK = 'l', SYMLINK = 'y', RENAME = 'r', UNLINK = 'u', RMDIR = 'd' };
 
@@ -74,7 +73,7 @@ __attribute__((constructor)) static void start(void)
 static bool below(const char *path)
 {
     size_t length = strlen(control->below);
-    return length && !strncmp(path, control->below, length) && (path[length] == '/' || !path[length]);
+    return length && !strncmp(path, control->below, length) && strchr("/", path[length]);
 }
 
 /* Write the path behind a descriptor to `out`, and tell whether it is watched. */
@@ -149,12 +148,10 @@ int openat(int at, const char *path, int flags, ...)
     char full[ROOM];
     va_list rest;
     va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    mode_t mode = va_arg(rest, mode_t); /* whatever that is where there is none */
     va_end(rest);
     bool changes = flags & (O_CREAT | O_TRUNC) && watched(at, path, full);
-    if (changes && !admitted(0))
-        return -1;
-    int fd = syscall(SYS_openat, at, path, flags, mode);
+    int fd = changes && !admitted(0) ? -1 : syscall(SYS_openat, at, path, flags, mode);
     if (changes && fd >= 0)
         record_opened(fd, flags & O_TRUNC, full);
     return fd;
@@ -164,16 +161,15 @@ int open(const char *path, int flags, ...)
 {
     va_list rest;
     va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    mode_t mode = va_arg(rest, mode_t); /* whatever that is where there is none */
     va_end(rest);
     return openat(AT_FDCWD, path, flags, mode);
 }
 
 FILE *fopen(const char *path, const char *how)
 {
-    static FILE *(*next)(const char *, const char *);
+    FILE *(*next)(const char *, const char *) = (FILE *(*)(const char *, const char *))dlsym(RTLD_NEXT, "fopen");
     char full[ROOM];
-    next = next ? next : (FILE *(*)(const char *, const char *))dlsym(RTLD_NEXT, "fopen");
     bool changes = how[0] != 'r' && watched(AT_FDCWD, path, full);
     FILE *made = changes && !admitted(0) ? NULL : next(path, how);
     if (changes && made)
@@ -229,8 +225,7 @@ static int flushed(FILE *stream, int (*next)(FILE *))
         return next(stream);
     bool fails = !admitted(0);
     int error = errno;
-    if (fails)
-        __fpurge(stream);
+    fails ? __fpurge(stream) : (void)0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fileno(stream));
     int copy = syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC);
     off_t offset = lseek(fileno(stream), 0, SEEK_CUR);
@@ -241,24 +236,14 @@ static int flushed(FILE *stream, int (*next)(FILE *))
         record_file(WRITE, copy, offset, full, data, found);
     free(data);
     close(copy);
-    if (fails)
-        errno = error;
+    errno = fails ? error : errno;
     return fails ? EOF : result;
 }
 
-#define REPLACE_STREAM(name)                                                                                           \
-    int name(FILE *stream)                                                                                             \
-    {                                                                                                                  \
-        static int (*next)(FILE *);                                                                                    \
-        return flushed(stream, next ? next : (next = (int (*)(FILE *))dlsym(RTLD_NEXT, #name)));                       \
-    }
+int fflush(FILE *stream) { return flushed(stream, (int (*)(FILE *))dlsym(RTLD_NEXT, "fflush")); }
+int fclose(FILE *stream) { return flushed(stream, (int (*)(FILE *))dlsym(RTLD_NEXT, "fclose")); }
 
-REPLACE_STREAM(fflush)
-REPLACE_STREAM(fclose)
-
-/* Names. */
-
-/* Make the system call `call` if it is admitted, and record it as `kind` with the path, and `other`, if it succeeds. */
+/* Names: make the system call if it is admitted, and record it as `kind` with the path, and `other`, if it succeeds. */
 #define ON_NAME(never, kind, at, path, other, inode, ...)                                                              \
     char full[ROOM];                                                                                                   \
     bool seen = watched(at, path, full);                                                                               \
