@@ -19,7 +19,7 @@ no bytes, as files of no length or of zeros; each one missing alone; and the las
 import hashlib
 import os
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -245,14 +245,18 @@ class Disk:
         return tree
 
 
-def distinct(disk: Disk) -> list[Crash]:
-    """Return what ``disk`` may hold at any moment, each tree once, in order."""
+def distinct(disk: Disk, unread: Callable[[str], object] = lambda _: False) -> list[Crash]:
+    """Return what ``disk`` may hold at any moment, each tree once, in order.
+
+    Trees that differ only in the bytes of files whose paths are ``unread``, because nothing ever reads them, are one.
+    """
     found: dict[str, Crash] = {}
     for after in range(len(disk) + 1):
         for crash in disk.crashes(after):
-            first = found.setdefault(digest(crash.tree), crash)
+            key = digest({path: b"" if data and unread(path) else data for path, data in crash.tree.items()})
+            first = found.setdefault(key, crash)
             if after == len(disk):
-                found[digest(crash.tree)] = replace(first, ended=True)
+                found[key] = replace(first, ended=True)
     return list(found.values())
 
 

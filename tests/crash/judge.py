@@ -14,6 +14,9 @@ OWN_LOCKS = frozenset({"wvc/refs.lock", "wvc/stage.lock"})
 
 _SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}|\..+\.(wvc|old)-\d+-[0-9a-f]{8}|index\.lock|pending\.json")
 
+UNREAD = re.compile(r"(.*/)?(tmp-\d+-[0-9a-f]{16}|tmp_obj_\w+|[^/]+\.lock)")
+"""The paths of files that get other names when they are whole, and are never read before; git's own, too."""
+
 _VOLATILE = re.compile(rb'"(added|uuid)":\s*"[^"]*"')
 """What another run of the same command stages otherwise."""
 
@@ -94,10 +97,13 @@ class Judge:
 
     def whole(self, root: Path) -> list[str]:
         """Return what git and wvc find wrong."""
-        code, said = _git(root, "fsck", "--no-dangling", "--no-progress")
-        found = [f"git fsck: {said}"] if code or "error" in said else []
         ran = self._wvc("-C", root, "fsck", "--full", "-j", "1")
-        return found + ([f"wvc fsck: {ran.code} {ran.out} {ran.err}"] if ran.code else [])
+        return self._sound(root) + ([f"wvc fsck: {ran.code} {ran.out} {ran.err}"] if ran.code else [])
+
+    @staticmethod
+    def _sound(root: Path) -> list[str]:
+        code, said = _git(root, "fsck", "--no-dangling", "--no-progress")
+        return [f"git fsck: {said}"] if code or "error" in said else []
 
     def goes_on(self, root: Path) -> list[str]:
         """Return what keeps the next commands from doing their work, or is left over after them."""
@@ -114,7 +120,7 @@ class Judge:
         code, status = _git(root, "status", "--porcelain", "--", ".wvc")
         found = [f"git status: {code} {status}"] if code or status else []
         found += [f"left over: {name}" for name in left_over(root)]
-        return found or self.whole(root)
+        return found or self._sound(root)
 
     def _next(self, root: Path) -> list[tuple]:
         init = [] if self.look(root).head else [("init", root, "--base", self._models / "base", "-j", "1")]

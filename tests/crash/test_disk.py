@@ -89,6 +89,7 @@ def test_every_tree_once_and_the_end_in_full():
     assert sum(crash.ended for crash in crashes) == 2
     assert disk.digest(BEFORE) in digests
     assert disk.digest(made.tree()) in digests
+    assert len(disk.distinct(made, lambda path: path == "new")) < len(crashes)
     chosen = disk.spread(crashes, 2)
     assert [crash for crash in crashes if crash.ended] == [crash for crash in chosen if crash.ended]
 

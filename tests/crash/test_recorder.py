@@ -114,7 +114,7 @@ OBJECTS_LATE = "from weightvc.store.local import LocalStore; LocalStore.sync = l
 def test_a_seeded_bug_is_found(record, judged, models, arena, *, seeded, command, found):
     start, *arguments = (part.format(models=models) for part in command)
     recorded = record(start, *arguments, before=seeded)
-    crashes = disk.distinct(recorded.disk)
+    crashes = disk.distinct(recorded.disk, judge.UNREAD.fullmatch)
     for n, crash in enumerate(sorted(crashes, key=lambda crash: not crash.ended)):
         root = arena / f"seeded {n}"
         disk.write(crash.tree, root)
