@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,19 +81,10 @@ class Judge:
 
         ``done`` tells whether the command had ended well. Goes on with the repository, and changes it.
         """
-        found = self._state(root, old, new, done=done)
+        found = differs(root, [new] if done else [old, new])
         if not found and self.look(root).head:
             found = self.whole(root)
         return found or self.goes_on(root)
-
-    def _state(self, root: Path, old: Seen, new: Seen, *, done: bool) -> list[str]:
-        allowed = [new] if done else [old, new]
-        now = self.look(root)
-        return [
-            f"{name} is {getattr(now, name)!r}, neither old nor new" if not done else f"{name} is lost"
-            for name in ("head", "staged", "model")
-            if getattr(now, name) not in {getattr(seen, name) for seen in allowed}
-        ]
 
     def whole(self, root: Path) -> list[str]:
         """Return what git and wvc find wrong."""
@@ -126,6 +117,16 @@ class Judge:
         init = [] if self.look(root).head else [("init", root, "--base", self._models / "base", "-j", "1")]
         add = ("add", self._models / "next", "--task", "next", "-j", "1")
         return [*init, add, ("commit", "-m", "next"), ("checkout", "--force", "-j", "1")]
+
+
+def differs(root: Path, allowed: Sequence[Seen]) -> list[str]:
+    """Return in what a repository is as none of those that are ``allowed``."""
+    now = Judge.look(root)
+    return [
+        f"{name} is {getattr(now, name)!r}, neither old nor new" if len(allowed) > 1 else f"{name} is lost"
+        for name in ("head", "staged", "model")
+        if getattr(now, name) not in {getattr(seen, name) for seen in allowed}
+    ]
 
 
 def _staged(stage: Path) -> str:

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 
+import disk
 import judge
 import pytest
 import recorder as recording
@@ -41,6 +42,7 @@ class Faults:
         self._recorder, self._judged, self._arena = recorder, judged, arena
         self.root = arena / "fault"
         self.fired = 0
+        self.held = ()
         whole = self._run(0, recording.KILL, lasting=False)
         assert whole.code == 0, whole.err
         self.total = whole.tried
@@ -49,6 +51,7 @@ class Faults:
 
     def _run(self, at, error, *, lasting):
         judge.copy(self.start.path, self.root)
+        self.held = disk.scan(self.root)
         return self._recorder.run(self.root, *self.arguments, at=at, error=error, lasting=lasting)
 
     def at(self, n, error, *, lasting):
@@ -60,6 +63,8 @@ class Faults:
         wrong += self._unswept(place, ran, error)
         wrong += self._judged.violations(place, self.start.seen, self.new, done=ran.code == 0)
         shutil.rmtree(place)
+        if ran.code == 0:
+            wrong += self._undurable(place, ran)
         return [f"{n} of {self.total}: {what}" for what in wrong]
 
     def _unswept(self, place, ran, error):
@@ -67,6 +72,16 @@ class Faults:
         if error in {recording.KILL, errno.EROFS} or ran.code == 0:
             return []
         return [f"not swept: {name}" for name in judge.left_over(place) if not name.endswith("/pending.json")]
+
+    def _undurable(self, place, ran):
+        """A power cut takes nothing of a command that ended well, whatever failed on the way."""
+        changed = disk.Disk(*self.held, ran.operations)
+        found = []
+        for crash in changed.crashes(len(changed)):
+            disk.write(crash.tree, place)
+            found += [f"ended well, but {crash}: {what}" for what in judge.differs(place, [self.new])]
+            shutil.rmtree(place)
+        return found
 
 
 def _said(ran, error):
