@@ -135,16 +135,20 @@ class Recorded:
 
 @pytest.fixture
 def record(recorder, starts, arena):
-    """Run a command to its end and return what it changed: ``record(start, *arguments)``."""
+    """Run a command to its end and return what it changed: ``record(start, *arguments)``, also from a crash on."""
 
     def run(start, *arguments, before=""):
         with tempfile.TemporaryDirectory(dir=arena) as made:
-            root = judge.copy(starts[start].path, Path(made) / "repo")
-            held = disk.scan(root)
+            root = Path(made) / "repo"
+            if isinstance(start, disk.Crash):
+                disk.write(start.tree, root)
+            else:
+                judge.copy(starts[start].path, root)
+            held, old = disk.scan(root), judge.Judge.look(root)
             ran = recorder.run(root, *arguments, before=before)
             changed = disk.Disk(*held, ran.operations)
             assert ran.code == 0, ran.err
             assert changed.tree() == disk.scan(root)[0], "the recorder missed a change"
-            return Recorded(changed, ran, starts[start].seen, judge.Judge.look(root))
+            return Recorded(changed, ran, old, judge.Judge.look(root))
 
     return run

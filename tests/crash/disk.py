@@ -186,6 +186,7 @@ class Disk:
         for operation in operations:
             change = self._resolve(operation, names)
             assert all(None not in place[:1] for place in change.names), f"no such directory: {operation}"
+            assert operation.kind not in "lr" or change.names[-1][2] is not None, f"no such file: {operation}"
             contents |= {node: self._contents[node] for node in self._contents.keys() - contents.keys()}
             names |= {node: {} for node in self._names.keys() - names.keys()}
             change.apply(names, contents)

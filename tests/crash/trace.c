@@ -73,7 +73,7 @@ __attribute__((constructor)) static void start(void)
 static bool below(const char *path)
 {
     size_t length = strlen(control->below);
-    return length && !strncmp(path, control->below, length) && strchr("/", path[length]);
+    return length && !strncmp(path, control->below, length) && strchr("/", path[length]); /* or '\0' */
 }
 
 /* Write the path behind a descriptor to `out`, and tell whether it is watched. */
@@ -225,7 +225,8 @@ static int flushed(FILE *stream, int (*next)(FILE *))
         return next(stream);
     bool fails = !admitted(0);
     int error = errno;
-    fails ? __fpurge(stream) : (void)0;
+    if (fails)
+        __fpurge(stream);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fileno(stream));
     int copy = syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC);
     off_t offset = lseek(fileno(stream), 0, SEEK_CUR);
