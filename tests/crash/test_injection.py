@@ -1,4 +1,4 @@
-"""A process that dies, and a disk that fails or is full, at any change that `add`, `commit` and `init` make.
+"""A process that dies, and a disk that fails or is full, at any change that a command makes.
 
 ``CRASH_STATES=all`` fails every single change; otherwise so many of each command, evenly spread.
 ``--log-cli-level=info`` prints how many there were.
@@ -18,6 +18,7 @@ COMMANDS = {
     "init": ("nothing", ("init", ".", "--base", "{models}/base", "-j", "1")),
     "add": ("one", ("add", "{models}/beta", "--task", "beta", "-j", "1")),
     "commit": ("staged", ("commit", "-m", "Add beta")),
+    "checkout": ("model", ("checkout", "-j", "1")),
 }
 
 FAULTS = {
