@@ -7,6 +7,7 @@
 import errno
 import logging
 import os
+import re
 import shutil
 
 import disk
@@ -29,6 +30,8 @@ FAULTS = {
 }
 """The error, and whether it lasts: a full disk stays full."""
 
+_KEPT = re.compile(r"/pending\.json$|^\.model\.old-")
+
 LOG = logging.getLogger(__name__)
 STATES = os.environ.get("CRASH_STATES", "8")
 
@@ -47,6 +50,7 @@ class Faults:
         whole = self._run(0, recording.KILL, lasting=False)
         assert whole.code == 0, whole.err
         self.total = whole.tried
+        self.removals = {operation.number for operation in whole.operations if operation.kind in "ud"}
         self.new = judge.Judge.look(self.root)
         shutil.rmtree(self.root)
 
@@ -61,7 +65,7 @@ class Faults:
         place = self.root.rename(self._arena / f"fault {n} {error}")
         self.fired += ran.fired
         wrong = _said(ran, error) if ran.fired else []
-        wrong += self._unswept(place, ran, error)
+        wrong += self._unswept(place, ran, error) if n not in self.removals else []
         wrong += self._judged.violations(place, self.start.seen, self.new, done=ran.code == 0)
         shutil.rmtree(place)
         if ran.code == 0:
@@ -69,10 +73,10 @@ class Faults:
         return [f"{n} of {self.total}: {what}" for what in wrong]
 
     def _unswept(self, place, ran, error):
-        """Nothing is left of a command that could clear up, but for the note that the next one reads."""
+        """Nothing is left of a command that could clear up, but for what the next one reads or gives its name back."""
         if error in {recording.KILL, errno.EROFS} or ran.code == 0:
             return []
-        return [f"not swept: {name}" for name in judge.left_over(place) if not name.endswith("/pending.json")]
+        return [f"not swept: {name}" for name in judge.left_over(place) if not _KEPT.search(name)]
 
     def _undurable(self, place, ran):
         """A power cut takes nothing of a command that ended well, whatever failed on the way."""

@@ -166,6 +166,16 @@ int open(const char *path, int flags, ...)
     return openat(AT_FDCWD, path, flags, mode);
 }
 
+int mkstemp(char *path)
+{
+    int (*next)(char *) = (int (*)(char *))dlsym(RTLD_NEXT, "mkstemp");
+    char full[ROOM];
+    int fd = watched(AT_FDCWD, path, full) && !admitted(0) ? -1 : next(path);
+    if (fd >= 0 && behind(fd, full))
+        record_opened(fd, false, full);
+    return fd;
+}
+
 FILE *fopen(const char *path, const char *how)
 {
     FILE *(*next)(const char *, const char *) = (FILE *(*)(const char *, const char *))dlsym(RTLD_NEXT, "fopen");
@@ -293,6 +303,7 @@ int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
 
 /* The same functions under their other names. */
 int open64(const char *path, int flags, ...) __attribute__((alias("open")));
+int mkstemp64(char *path) __attribute__((alias("mkstemp")));
 int openat64(int at, const char *path, int flags, ...) __attribute__((alias("openat")));
 FILE *fopen64(const char *path, const char *how) __attribute__((alias("fopen")));
 ssize_t pwrite64(int fd, const void *data, size_t size, off_t offset) __attribute__((alias("pwrite")));
