@@ -246,7 +246,8 @@ def test_the_order_of_syncs(repo, record, monkeypatch):
     places = [after.index(step) for step in chain]
     assert places == sorted(places)
     touched = next(n for n, (what, path) in enumerate(after) if str(repo.path / ".wvc") in path)
-    assert places[-1] < after.index(("git", "update-index")) < touched
+    indexed = after.index(("git", "update-index"))
+    assert places[-1] < indexed < after.index(("fsync", str(git_dir)), indexed) < touched
 
 
 def test_every_git_command_is_told(repo):

@@ -7,9 +7,11 @@ from weightvc.util.errors import Conflict
 def test_a_pattern_is_added_once(repo):
     file = repo.git.common_dir / "info" / "exclude"
     before = file.read_text()
+    (file.parent / "tmp-1-0123456789abcdef").write_bytes(b"of a killed process")
     for _ in range(2):
         exclude(repo.git, "/model/")
     assert file.read_text() == before + "/model/\n"
+    assert [path.name for path in file.parent.iterdir()] == ["exclude"]
     repo.write("model/weights", "x")
     assert repo.run("status", "--porcelain") == ""
 

@@ -5,7 +5,7 @@ import pytest
 
 from weightvc.history.git import GitDir, LogEntry, discover, init
 from weightvc.history.process import GitFailed
-from weightvc.util.errors import Missing, NotARepository, NotFound, RequestError
+from weightvc.util.errors import Conflict, Missing, NotARepository, NotFound, RequestError
 
 TASK = ".wvc/tasks/a.json"
 
@@ -72,7 +72,7 @@ def test_init_makes_a_repository(tmp_path):
     assert made.work_tree == tmp_path / "new" / "one"
     assert made.head() is None
     assert (made.git_dir / "HEAD").read_text() == "ref: refs/heads/main\n"
-    assert init(made.work_tree) == made
+    assert [path.name for path in made.work_tree.iterdir()] == [".git"]
 
 
 @pytest.mark.parametrize("count", ["abc", "-1", "1" * 20])
@@ -88,8 +88,17 @@ def test_init_keeps_the_users_branch_name(tmp_path, scrubbed):
     assert (init(tmp_path / "new").git_dir / "HEAD").read_text() == "ref: refs/heads/trunk\n"
 
 
-def test_init_keeps_a_repository_that_is_there(repo):
-    assert init(repo.path) == repo.git
+@pytest.mark.parametrize("there", ["repository", "file"])
+def test_init_keeps_what_is_there(repo, tmp_path, there):
+    path = repo.path
+    if there == "file":
+        (tmp_path / "other").mkdir()
+        path = tmp_path / "other"
+        (path / ".git").write_text("mine")
+    before = sorted(path.rglob("*"))
+    with pytest.raises((Conflict, GitFailed)):
+        init(path)
+    assert sorted(path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -102,13 +111,13 @@ def test_init_in_a_repository_makes_another(repo, existing):
 
 
 def test_init_is_durable(tmp_path, record):
+    """All of it is on disk before it gets its name."""
     steps = record()
-    made = init(tmp_path / "new")
-    synced = {path for what, path in steps.seen if what == "fsync"}
-    git_dir = made.git_dir
-    assert {
-        str(p) for p in (git_dir / "HEAD", git_dir / "config", git_dir, git_dir.parent, git_dir / "objects")
-    } <= synced
+    git_dir = init(tmp_path / "new").git_dir
+    named = steps.seen.index(("rename", str(git_dir)))
+    synced = {path.partition("/.git")[2] for what, path in steps.seen[:named] if what == "fsync"}
+    assert {"/HEAD", "/config", "", "/objects", "/refs/heads"} <= synced
+    assert ("fsync", str(git_dir.parent)) in steps.seen[named:]
 
 
 # the environment
@@ -336,3 +345,12 @@ def test_all_blobs_sees_what_a_merge_itself_changed(repo):
     repo.run("commit", "-q", "-m", "evil")
     blobs = repo.git.all_blobs()[TASK]
     assert {repo.git.read_blobs([b])[b] for b in blobs} == {b"0", b"1", b"2", b"3"}
+
+
+@pytest.mark.parametrize(
+    "said", ["fatal: unable to write: No space left on device", "fatal: Out of diskspace", "fatal: no"]
+)
+def test_a_full_disk_is_told_with_a_hint(said):
+    assert GitFailed("write-tree", 128, said).hint == (
+        "" if said == "fatal: no" else "free some space and run it again"
+    )

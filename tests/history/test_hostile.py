@@ -12,7 +12,7 @@ from weightvc.history.commit import commit
 from weightvc.history.exclude import exclude
 from weightvc.history.git import discover, init
 from weightvc.history.refresh import recover
-from weightvc.util.errors import WeightvcError
+from weightvc.util.errors import Conflict, WeightvcError
 
 TASK = ".wvc/tasks/a.json"
 HOOKS = (
@@ -74,7 +74,8 @@ def test_nothing_runs(hostile):
     repo, marker = hostile
     config = (repo.path / ".git/config").read_bytes()
     git = discover(repo.path)
-    assert init(repo.path) == git
+    with pytest.raises(Conflict):
+        init(repo.path)
     first = git.head()
     assert git.resolve("HEAD") == first
     assert git.read("HEAD", TASK) == b"1"

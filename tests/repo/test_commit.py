@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from weightvc.repo import stage
 from weightvc.util.errors import Conflict
 
 
@@ -135,6 +136,24 @@ def test_a_removal_of_what_is_gone_already_is_no_commit(two):
     assert (ran.code, ran.out) == (3, "")
     assert "wvc: nothing to commit\n" in ran.err
     assert two.git("rev-parse", "HEAD") == before
+
+
+def test_what_an_interrupted_commit_left_staged_is_dropped(two, templates):
+    repo, path = two.api(), ".wvc/tasks/alpha.json"
+    committed = (two.path / path).read_bytes()
+    stage.put(repo, path, committed)
+
+    assert two.run("commit", "-n", "-m", "x").code == 3
+    assert stage.changes(repo) == {path: committed}
+    ran = two.run("commit", "-m", "x")
+    assert (ran.code, ran.out) == (3, "")
+    assert "wvc: nothing to commit\nhint: `wvc log` shows the commit that has what was staged" in ran.err
+    assert stage.changes(repo) == {}
+
+    stage.put(repo, path, committed)
+    two.wvc("add", templates.alpha, "--task", "gamma")
+    assert two.json("commit", "-m", "Add gamma")["tasks"] == ["gamma"]
+    assert stage.changes(repo) == {}
 
 
 def test_a_staged_recipe_that_cannot_be_read_is_not_committed(two, refused):

@@ -206,3 +206,11 @@ def test_git_may_hash_with_sha256(wvc, sandbox, templates, tmp_path):
     for file in (made.path / ".wvc").rglob("*.*"):  # as git writes them with core.autocrlf
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     assert made.json("status")["edited"] == []
+
+
+def test_what_a_killed_one_left_is_cleared_away(wvc, templates, tmp_path):
+    (tmp_path / "repo/..git.wvc-1-0123abcd/.git").mkdir(parents=True)
+
+    assert wvc("init", tmp_path / "repo", "--base", templates.base).code == 0
+
+    assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == [".git", ".wvc"]

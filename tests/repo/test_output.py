@@ -212,9 +212,12 @@ def test_what_a_killed_checkout_left_is_put_in_order(two, tmp_path, command):
     assert [task["task"] for task in lock["tasks"]] == (["alpha", "beta"] if command[1] == "-o" else ["beta"])
 
 
-def test_scratch_files_of_killed_processes_are_swept(two, tmp_path):
+def test_scratch_files_of_killed_processes_are_swept(two, templates, tmp_path):
     scratch = two.path / ".git/wvc/tmp"
-    for command in (["checkout", "-o", tmp_path / "out"], ["revert", "alpha"]):
+    beside = scratch.with_name("tmp-1-0123456789abcdef")
+    beside.write_bytes(b"a list of checkouts")
+    add = ["add", templates.beta, "--task", "gamma"]
+    for command in (["checkout", "-o", tmp_path / "out"], ["revert", "alpha"], add):
         scratch.mkdir(exist_ok=True)
         (scratch / f"tmp-{os.getpid()}-0123456789abcdef").write_bytes(b"x")
         (scratch / "tmp-1-fedcba9876543210/objects").mkdir(parents=True)
@@ -222,3 +225,4 @@ def test_scratch_files_of_killed_processes_are_swept(two, tmp_path):
         with fsio.NewFile(scratch) as held:
             two.wvc(*command)
             assert sorted(path.name for path in scratch.iterdir()) == ["notes", held.path.name]
+        assert not beside.exists()

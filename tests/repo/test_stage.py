@@ -36,6 +36,8 @@ def test_scratch_files_and_links_are_passed_over(two, tmp_path):
     (repo.stage_dir / "tasks/c.json").mkdir()
 
     assert stage.changes(repo) == {".wvc/tasks/a.json": b"one"}
+    stage.put(repo, ".wvc/recipes/r.toml", b"two")
+    assert sorted(path.name for path in (repo.stage_dir / "tasks").iterdir()) == ["a.json", "b.json", "c.json"]
 
 
 @pytest.mark.parametrize(

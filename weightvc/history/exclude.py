@@ -1,7 +1,7 @@
 """The repository's own list of ignored paths, which is not tracked."""
 
 from weightvc.history.git import GitDir
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict
 from weightvc.util.reading import read_file
 
@@ -14,6 +14,7 @@ def exclude(git: GitDir, pattern: str) -> None:
     """
     path = git.common_dir / "info" / "exclude"
     fsio.make_dirs(path.parent)
+    scratch.sweep_files(path.parent)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise Conflict(f"{path} is not a regular file", f"replace it by a file, or add the line {pattern} yourself")
     add = f"add the line {pattern} to it yourself, and see what the file is for"

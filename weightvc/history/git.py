@@ -1,5 +1,6 @@
 """Where a repository is, and reading its commits."""
 
+import errno
 import hashlib
 import os
 import re
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from weightvc.history import process
 from weightvc.history.process import GitFailed
-from weightvc.util import canon, fsio
-from weightvc.util.errors import Corrupt, Missing, NotARepository, NotFound, RequestError
+from weightvc.util import canon, fsio, scratch
+from weightvc.util.errors import Conflict, Corrupt, Missing, NotARepository, NotFound, RequestError
 from weightvc.util.text import printable
 
 _BATCH = 16
@@ -284,26 +285,42 @@ def locate(path: Path) -> GitDir | None:
 
 
 def init(path: Path) -> GitDir:
-    """Return the repository whose top is ``path``, making it, durably, if there is none; one around it is no matter.
+    """Make a repository, durably, whose top is ``path``, and return it; one around it is no matter.
 
-    The first branch has the name that the user's own git settings give, else ``main``.
+    The first branch has the name that the user's own git settings give, else ``main``. `.git` appears whole: a killed
+    process or a power cut leaves a scratch directory beside it at most, for :func:`weightvc.util.scratch.sweep`.
 
     Raises:
+        Conflict: there is a `.git` already.
         NotARepository: ``path`` is in a repository without a work tree.
     """
     fsio.make_dirs(path)
-    found = locate(path)
-    if found is not None and found.work_tree == path.resolve():
-        return found
+    locate(path)
     try:
         process.run(path, "config", "--get", "init.defaultBranch")
         branch = []
     except GitFailed:
         branch = ["--initial-branch=main"]
-    process.run(path, "init", "--quiet", *branch)
-    for directory, _, files in os.walk(path / ".git", topdown=False):
+    made = scratch.beside(path / ".git", "wvc")
+    try:
+        with scratch.directory(made):
+            process.run(made, "init", "--quiet", *branch)
+            _publish(made / ".git", path / ".git")
+    finally:
+        fsio.remove_tree(made)
+    fsio.sync_dir(path)
+    return discover(path)
+
+
+def _publish(made: Path, final: Path) -> None:
+    for directory, _, files in os.walk(made, topdown=False):
         for name in filter(fsio.is_regular, (Path(directory, name) for name in files)):
             fsio.sync_file(name)
         fsio.sync_dir(Path(directory))
-    fsio.sync_dir(path)
-    return discover(path)
+    try:
+        fsio.ops.rename(made, final)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            raise
+        what = f"another process makes a repository at {final.parent}"
+        raise Conflict(what, "look at it with `wvc status`") from None

@@ -42,6 +42,8 @@ _SETTINGS = {
     "user.useConfigOnly": "true",
 }
 _NOT_FOUND = 127
+_FULL = ("No space left on device", "Out of diskspace")
+"""What git says on a full disk, in whatever language it says the rest."""
 
 
 class GitFailed(RequestError):
@@ -55,7 +57,9 @@ class GitFailed(RequestError):
 
     def __init__(self, command: str, status: int, stderr: str) -> None:
         said = next((line for line in stderr.splitlines() if line.startswith(("fatal:", "error:"))), stderr)
-        super().__init__(f"git {command} failed ({status}): {printable(said.strip())[:500]}")
+        full = any(words in stderr for words in _FULL)
+        hint = "free some space and run it again" if full else ""
+        super().__init__(f"git {command} failed ({status}): {printable(said.strip())[:500]}", hint)
         self.status = status
         self.stderr = stderr
 

@@ -129,6 +129,7 @@ def _refresh(git: GitDir, paths: list[str], patience: float) -> None:
     tree = git.read_tree(head)
     # The index first: a file that is merely modified does no harm to the user's next commit.
     _write_index(git, index_lines({path: tree.get(path) for path in paths}, len(head)), patience)
+    fsio.sync_dir(git.git_dir)  # which git does not do: or the note could be gone, and the index the old one
     blobs = git.read_blobs([tree[path] for path in paths if path in tree])
     for path, file in files.items():
         if path in tree:

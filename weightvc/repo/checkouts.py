@@ -11,7 +11,7 @@ from weightvc.objects import lock as locks
 from weightvc.repo import asked
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
 
@@ -120,6 +120,7 @@ def _change(repo: Handle, key: tuple[str, str], new: _Entry | None) -> None:
     """Put ``new`` in the place of the entry of that key, or take that off the list."""
     fsio.make_dirs(repo.local)
     with fsio.locked(repo.local / "refs.lock", shared=False):
+        scratch.sweep_files(repo.local)
         before = _entries(repo.outputs)
         after = [entry if entry.key != key else new for entry in before]
         after += [new] if all(entry.key != key for entry in before) else []

@@ -28,15 +28,20 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
     """Commit everything that is staged. The user's own staged files and work tree are left alone.
 
     Raises:
-        RequestError: nothing is staged, or the message is empty.
+        RequestError: nothing is staged that is not committed already, or the message is empty.
         Conflict: a staged task was taken from a base that the branch no longer has, or was taken out since it was
             staged; or git is in the middle of a merge or rebase.
     """
     if not message.strip():
         raise RequestError("the commit message is empty", "pass -m MESSAGE")
-    staged = stage.changes(repo)
-    if not staged:
+    changes = stage.changes(repo)
+    if not changes:
         raise RequestError("nothing is staged", "stage a fine-tune with `wvc add PATH --task NAME`")
+    staged = _pending(repo, changes)
+    if not dry_run and staged != changes:
+        stage.settle(repo, {path: data for path, data in changes.items() if path not in staged})
+    if not staged:
+        raise RequestError("nothing to commit", "`wvc log` shows the commit that has what was staged")
 
     def plan(tip: str | None) -> dict[str, bytes | None]:
         tree = repo.git.read_tree(tip) if tip else {}
@@ -50,6 +55,15 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
     done = commits.commit(repo.git, plan, message)
     stage.settle(repo, staged)
     return Committed(done.commit, *named, warnings=tuple(done.warnings))
+
+
+def _pending(repo: Handle, staged: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    """Leave out what ``HEAD`` has: a commit that was interrupted could not drop it from the stage any more."""
+    tip = repo.git.head()
+    tree = repo.git.read_tree(tip) if tip and staged else {}
+    blobs = repo.git.read_blobs(sorted({tree[path] for path in staged if path in tree}))
+    head = {path: blobs[tree[path]] for path in staged if path in tree}
+    return {path: data for path, data in staged.items() if head.get(path) != data}
 
 
 def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str, bytes | None]) -> None:

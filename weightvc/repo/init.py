@@ -14,7 +14,7 @@ from weightvc.objects.ids import Version
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import guard, snapshot
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, handle
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import BadInput, Conflict
 from weightvc.util.progress import SILENT, Progress
 
@@ -63,6 +63,7 @@ def init(
             _refuse_second(found, found.head())
         if dry_run:
             return _planned(directory, checkpoint, options)
+        scratch.sweep(directory / ".git")
         git = found or _make(directory, undo)
         repo = handle(git)
         shot = snapshot.take(
@@ -107,14 +108,11 @@ def _make(directory: Path, undo: ExitStack) -> GitDir:
     """Make a git repository at ``directory``, noting on ``undo`` what to remove if init fails: what is made here."""
     undo.callback(_remove_empty, [path for path in (directory, *directory.parents) if not os.path.lexists(path)])
     fsio.make_dirs(directory)
-    try:
-        fsio.ops.mkdir(directory / ".git")
-    except FileExistsError:
-        raise Conflict(f"another process makes a repository at {directory}", "look at it with `wvc status`") from None
+    git = git_init(directory)
     undo.callback(fsio.remove_tree, directory / ".git")
     if not os.path.lexists(directory / TRACKED):
         undo.callback(fsio.remove_tree, directory / TRACKED)
-    return git_init(directory)
+    return git
 
 
 def _remove_empty(directories: list[Path]) -> None:

@@ -13,7 +13,7 @@ import xxhash
 
 from weightvc.objects.ids import is_task_name
 from weightvc.repo.repository import TRACKED, Handle, recipe_path, task_path
-from weightvc.util import fsio
+from weightvc.util import fsio, scratch
 from weightvc.util.errors import Corrupt, NotFound
 from weightvc.util.reading import read_file
 from weightvc.util.text import printable
@@ -108,6 +108,8 @@ _LENGTH = len(_sum(b""))
 def _locked(repo: Handle) -> Iterator[None]:
     fsio.make_dirs(repo.stage_dir.parent)
     with fsio.locked(repo.stage_dir.with_name("stage.lock"), shared=False):
+        for directory in repo.stage_dir.glob("*"):
+            scratch.sweep_files(directory)
         yield
 
 
