@@ -99,7 +99,10 @@ def models(arena, models):
 
 @pytest.fixture(scope="module")
 def starts(arena, models, sandbox):
-    """Where commands start: with nothing, one task, another one staged, two tasks, and a model made of them."""
+    """Where commands start: with nothing, one task, another one staged, two tasks, and a model made of them.
+
+    And with objects that nothing refers to, or that are damaged.
+    """
     root = arena / "starts"
     (root / "nothing").mkdir(parents=True)
 
@@ -113,6 +116,11 @@ def starts(arena, models, sandbox):
     after("one", "staged", ("add", models / "beta", "--task", "beta"))
     after("staged", "two", ("commit", "-m", "Add beta"))
     save = ("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")
+    after("two", "littered", ("add", models / "gamma", "--task", "gone", "--codec", "raw"), ("unstage",))
+    damaged = judge.copy(root / "two", root / "damaged")
+    for object_ in sorted((damaged / ".git/wvc/objects").glob("*/*"))[:2]:
+        object_.chmod(0o600)
+        object_.write_bytes(object_.read_bytes()[:-1])
     after("two", "model", save, ("commit", "-m", "Save prod"), ("checkout", "--tasks", "alpha"))
     return {path.name: Start(path, judge.Judge.look(path)) for path in root.iterdir()}
 

@@ -17,7 +17,7 @@ _SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}|\..+\.(wvc|old)-\d+-[0-9a-f]{8}|ind
 UNREAD = re.compile(r"(.*/)?(tmp-\d+-[0-9a-f]{16}|tmp_obj_\w+|[^/]+\.lock)")
 """The paths of files that get other names when they are whole, and are never read before; git's own, too."""
 
-_VOLATILE = re.compile(rb'"(added|uuid)":\s*"[^"]*"')
+_VOLATILE = re.compile(rb'"(added|uuid)":\s*"[^"]*"|xxh3-128 [0-9a-f]{32}\n\Z')
 """What another run of the same command stages otherwise."""
 
 
@@ -85,6 +85,10 @@ class Judge:
         if not found and self.look(root).head:
             found = self.whole(root)
         return found or self.goes_on(root)
+
+    def run(self, root: Path, *arguments: str) -> object:
+        """Run a command, and return how it ended."""
+        return self._wvc("-C", root, *arguments)
 
     def whole(self, root: Path) -> list[str]:
         """Return what git and wvc find wrong."""

@@ -23,8 +23,13 @@ COMMANDS = {
     "recipe save": ("two", ("recipe", "save", "prod", "--tasks", "alpha,beta=0.5")),
     "repack": ("two", ("repack", "alpha", "--codec", "raw", "-j", "1")),
     "unstage": ("staged", ("unstage",)),
+    "gc": ("littered", ("gc", "--grace", "0")),
+    "fsck --repair": ("damaged", ("fsck", "--repair", "--from", "{models}/../starts/two", "-j", "1")),
 }
 """Every command that writes: where it starts, and its command line."""
+
+AGAIN = {"fsck --repair"}
+"""Commands that mend what is broken before them: run again, they must go on where they were cut off."""
 
 LOG = logging.getLogger(__name__)
 STATES = os.environ.get("CRASH_STATES", "24")
@@ -34,7 +39,7 @@ STATES = os.environ.get("CRASH_STATES", "24")
 def wrong(judged, arena, request):
     """Check what a power cut during a recorded command may leave, and return what is wrong: ``wrong(recorded)``."""
 
-    def check(recorded):
+    def check(recorded, arguments=()):
         crashes = disk.distinct(recorded.disk, judge.UNREAD.fullmatch)
         chosen = crashes if STATES == "all" else disk.spread(crashes, int(STATES))
         name = request.node.callspec.id
@@ -43,6 +48,8 @@ def wrong(judged, arena, request):
         for n, crash in enumerate(chosen):
             root = arena / f"{name} {n}"
             disk.write(crash.tree, root)
+            if name in AGAIN:
+                assert judged.run(root, *arguments).code == 0
             left = judged.violations(root, recorded.old, recorded.new, done=crash.ended)
             found += [f"{crash}: {what}" for what in left]
             shutil.rmtree(root)
@@ -53,9 +60,10 @@ def wrong(judged, arena, request):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_power_cut_at_any_moment(name, record, wrong, models):
-    start, arguments = COMMANDS[name]
+    start, words = COMMANDS[name]
+    arguments = [word.format(models=models) for word in words]
 
-    assert wrong(record(start, *(part.format(models=models) for part in arguments))) == []
+    assert wrong(record(start, *arguments), arguments) == []
 
 
 def _unsettled(tree, head):
