@@ -235,7 +235,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(two, templates):
     assert done["peak_bytes"] > 64 * 2**20
     first, files, second = text.splitlines()
     assert files == "and 6 other files of the directory, 108 B"
-    assert first == "would add task x: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm"
+    assert first == "would add task x by intdelta: 17 matched, 6.3 KiB; moved 5.00 % of the base's norm"
     assert second.startswith("peak memory ")
     assert two.everything() == before
 

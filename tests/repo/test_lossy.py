@@ -49,6 +49,13 @@ def lossy_of(repo, task="fine"):
     return {line["name"]: line["lossy"] for line in repo.manifest(task)["tensors"] if "lossy" in line}
 
 
+def test_a_dry_run_says_what_would_be_lost(repo, made):
+    ran = repo.run("add", made / "fine", "--task", "fine", "--codec", "int4", "-n")
+    assert ran.out.startswith("would add task fine by int4: ")
+    assert "note: stored lossily: a checkout gives back tensors near" in ran.err
+    assert "lossily" not in repo.run("add", made / "fine", "--task", "fine", "-n").err
+
+
 def test_what_takes_room_says_that_it_is_lossy(repo, made):
     repo.put("fine", made / "fine", "--codec", "int4")
     repo.put("exact", made / "fine")

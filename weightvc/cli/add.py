@@ -112,7 +112,7 @@ def _lines(result: "Added") -> Iterator[str]:
     moved = "" if result.relative_norm is None else f"; moved {100 * result.relative_norm:.2f} % of the base's norm"
     if result.peak_bytes is not None:
         what = "a new version of task" if result.change == "version" else "task"
-        yield f"would add {what} {result.task}: {counts}, {size(result.bytes)}{moved}"
+        yield f"would add {what} {result.task} by {result.codec}: {counts}, {size(result.bytes)}{moved}"
         yield from _files(result)
         yield f"peak memory {size(result.peak_bytes)}"
         if result.scored:

@@ -207,6 +207,8 @@ def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors
         room = max(base.nbytes, total)
         peak = max(peak, cases.evaluate.peak_bytes(options.store.jobs))
         scored = _SCORED[: 3 if codec_named(options.store.codec).lossy else 2]
-    plan = Added(name, Version(""), counts, total, 0, "", relative, notes, staged=False, peak_bytes=peak)
+    codec = options.store.codec
+    notes += [loss.WARNING] if codec_named(codec).lossy else []
+    plan = Added(name, Version(""), counts, total, 0, codec, relative, notes, staged=False, peak_bytes=peak)
     files, nbytes = len(checkpoint.extras), sum(checkpoint.extras.values())
     return replace(plan, scored=scored, scratch_bytes=room, files=files, files_bytes=nbytes)

@@ -18,6 +18,8 @@ from weightvc.repo.state import State
 from weightvc.util.errors import Unsupported
 from weightvc.util.text import Note, listed
 
+WARNING = "stored lossily: a checkout gives back tensors near those that were added, and not their bits"
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -117,7 +119,7 @@ def said(state: State, manifest: Manifest, lossy: Lossy | None, codec: str) -> l
     if lossy is None:
         nothing = f"codec {codec} takes none of the tensors that moved; all are stored losslessly"
         return [*notes, nothing] if codec_named(codec).lossy else notes
-    notes += ["stored lossily: a checkout gives back tensors near those that were added, and not their bits"]
+    notes += [WARNING]
     before = state.tasks.get(str(manifest.task))
     if before is not None and not before.lossy:
         notes.append(f"the committed version of task {manifest.task} is lossless; this one is not")
