@@ -60,7 +60,7 @@ def test_it_stores_and_checks_out_and_is_missed_when_it_is_gone(repo, tmp_path):
     gone = wvc("-C", repo, "checkout", "--tasks", "t", "-o", tmp_path / "gone", installed=False)
     assert gone.returncode == 3
     assert "codec 'runs' is unknown" in gone.stderr
-    assert "hint: upgrade weightvc, or install the package that provides it" in gone.stderr
+    assert "for others upgrade weightvc, or install the package that provides it" in gone.stderr
     assert not (tmp_path / "gone").exists()
     refused = wvc("-C", repo, "add", tmp_path / "tuned", "--task", "u", "--codec", "runs", installed=False)
     assert (refused.returncode, "codec 'runs' is unknown" in refused.stderr) == (3, True)

@@ -4,7 +4,9 @@ import torch
 
 
 def test_a_new_version_is_called_so(two, templates):
-    assert two.wvc("add", templates.alpha, "--task", "beta", "-n").startswith("would add a new version of task beta by intdelta: ")
+    assert two.wvc("add", templates.alpha, "--task", "beta", "-n").startswith(
+        "would add a new version of task beta by intdelta: "
+    )
     assert two.wvc("add", templates.alpha, "--task", "more", "-n").startswith("would add task more by intdelta: ")
     assert two.wvc("add", templates.alpha, "--task", "beta").startswith("staged a new version of task beta: 2 same, ")
     assert two.json("add", templates.alpha, "--task", "more")["change"] == "new"
