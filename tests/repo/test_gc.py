@@ -231,6 +231,8 @@ def test_what_killed_commands_left_goes_too(two):
     scratch = two.path / ".git/wvc/tmp"
     scratch.mkdir(exist_ok=True)
     (scratch / f"tmp-{2**22}-{'0' * 16}").write_bytes(b"left")
+    two.wvc("gc", "-n")
+    assert list(scratch.iterdir())
     two.wvc("gc")
     assert not list(scratch.iterdir())
 

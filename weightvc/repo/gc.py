@@ -1,6 +1,7 @@
 """Gc: delete the objects that nothing refers to, once they are old enough."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
@@ -67,7 +68,7 @@ def gc(repo: Handle, options: Options, progress: Progress = SILENT) -> Collected
     """
     if not options.grace_days >= 0:
         raise UsageError(f"a grace period of {options.grace_days:g} days", "give 0 or more")
-    with guard.using(repo) if options.dry_run else guard.alone(repo):
+    with nullcontext() if options.dry_run else guard.alone(repo):
         load(repo)  # before its first commit, a repository may be about to get its base
         used = _used(repo)
         garbage = _garbage(repo, used, options.grace_days)

@@ -75,9 +75,8 @@ def init(
             _refuse_second(git, tip)
             return {CONFIG: Config().to_bytes(), BASE: manifest.to_bytes()}
 
-        committed = commits.commit(git, plan, f"wvc init --base {base.name}")
         with guard.using(repo):
-            pass  # the lock's file is there from now on
+            committed = commits.commit(git, plan, f"wvc init --base {base.name}")
         undo.pop_all()
     stored = sum(manifest.objects().values())
     done = Base(manifest.version, len(manifest.tensors), manifest.nbytes, stored)
