@@ -92,7 +92,7 @@ def measure(quick: bool) -> list[Bar]:
     used: dict[tuple[str, str], list[Usage]] = {}
     if python is not None:
         with tempfile.TemporaryDirectory(prefix="mergekit-") as work:
-            merges = _Merges(Path(work), python, 2**27 if quick else 17 * 2**28)
+            merges = _Merges(Path(work), python, 2**27 if quick else 18 * 2**28)
             print(f"{'method':<18}{'by':<10}{'wall s':>8}{'from':>8}{'to':>8}{'peak MiB':>10}   load")
             for method in GAINS:
                 for _ in range(1 if quick else ROUNDS):
