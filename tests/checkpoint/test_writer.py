@@ -138,7 +138,7 @@ def test_verbatim_gives_the_very_files_back(tmp_path, build, model):
                 writer.write(name, checkpoint.read(name))
             writer.finish()
         for path in checkpoint.extras:
-            write_extra(tmp_path, path, checkpoint.extra(path))
+            write_extra(tmp_path, path, [checkpoint.extra(path)])
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
 
@@ -257,10 +257,10 @@ def test_empty_views_of_any_shape(tmp_path):
 
 
 def test_extras_stay_inside(tmp_path):
-    write_extra(tmp_path, "1_Pooling/deep/config.json", b"{}")
+    write_extra(tmp_path, "1_Pooling/deep/config.json", [b"{", b"}"])
     assert (tmp_path / "1_Pooling" / "deep" / "config.json").read_bytes() == b"{}"
     for path in ("../x", "/etc/x", "a/../../x", "a//b", "", ".", "a\\b", "a\0b"):
         with pytest.raises(BadInput, match="is not a path inside a model directory"):
-            write_extra(tmp_path, path, b"")
+            write_extra(tmp_path, path, [])
     with pytest.raises(BadInput, match=r"'1_Pooling/deep/config\.json' is in this model directory already"):
-        write_extra(tmp_path, "1_Pooling/deep/config.json", b"")
+        write_extra(tmp_path, "1_Pooling/deep/config.json", [])

@@ -1,5 +1,7 @@
 """The other files of a directory: what a checkout carries along, what it leaves out, and that it says so."""
 
+import tracemalloc
+
 import pytest
 import torch
 
@@ -12,8 +14,8 @@ OWN = "left out, because this checkout writes files of its own there: "
 def over(repository, models, tmp_path):
     """Make a repository over a base with other files, and two tasks with the same and with heads of their own."""
 
-    def make(*others: str, kind: str = "safetensors"):
-        files = CONFIG | dict.fromkeys(others, "mine")
+    def make(*others: str, kind: str = "safetensors", content: str = "mine"):
+        files = CONFIG | dict.fromkeys(others, content)
         repo = repository(models.write(tmp_path / "base", models.base(), kind=kind, files=files))
         for seed, task in enumerate(("one", "two"), 1):
             tensors = models.tuned(models.base(), seed) | {"head.weight": torch.full((2, 3), float(seed))}
@@ -47,6 +49,20 @@ def test_a_merge_writes_its_own_files_and_says_whose_place_they_take(over, model
     assert torch.equal(models.read(tmp_path / "out/heads/two.safetensors")["head.weight"], torch.full((2, 3), 2.0))
     assert repo.json("verify", tmp_path / "out", "--replay")["ok"]
     assert models.contents(tmp_path / "exact") == models.contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("tasks", [(), ("--tasks", "one")])
+def test_a_large_file_is_never_held_whole(over, models, tmp_path, tasks):
+    repo = over("README.md", "vocabulary.txt", content="x" * 2**25)
+
+    tracemalloc.start()
+    try:
+        repo.wvc("checkout", *tasks, "-j", "1", "-o", tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+    assert models.contents(tmp_path / "out")["vocabulary.txt"] == b"x" * 2**25
 
 
 def test_a_file_beside_a_merges_own_ones_stays(over, models, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,13 +194,13 @@ class Writer:
         self._stack.close()
 
 
-def write_extra(directory: Path, path: str, data: fsio.Buffer) -> None:
+def write_extra(directory: Path, path: str, parts: Iterable[fsio.Buffer]) -> None:
     """Write one file that travels along with the weights, durably.
 
     Args:
         directory: The model directory being made.
         path: Where in it, relative and with ``/``, as in :attr:`Checkpoint.extras`.
-        data: The file's bytes.
+        parts: The file's bytes, one part after another.
 
     Raises:
         BadInput: the path leads out of the directory, or names a file that is already there.
@@ -211,4 +211,8 @@ def write_extra(directory: Path, path: str, data: fsio.Buffer) -> None:
     fsio.make_dirs(target.parent)
     if target.exists():
         raise BadInput(f"{printable(path)[:80]!r} is in this model directory already")
-    fsio.write_file(target, data)
+    with fsio.NewFile(target.parent) as new:
+        for part in parts:
+            new.write(part)
+        new.replace(target)
+    fsio.sync_dir(target.parent)

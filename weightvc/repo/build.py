@@ -1,6 +1,6 @@
 """Building one resolved recipe: every tensor, the heads, the other files, and the lock over all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -108,8 +108,8 @@ class Builder:
         self.notes += [f"task {names[at]}: {says}" for at, says in work.report()]
         for path, head in self._heads().items():
             self._write_head(directory / path, head)
-        for name, data in self._others():
-            write_extra(directory, name, data)
+        for name, parts in self._others():
+            write_extra(directory, name, parts)
         return self._lock(lines)
 
     def digests(self, progress: Progress = SILENT) -> Lock:
@@ -153,16 +153,23 @@ class Builder:
             return Layout.pack(self.plan.specs, _ONE_FILE, stem=adapter.WEIGHTS)
         if exact is None or not exact.headers:
             return Layout.pack(self.plan.specs, self._max_shard_size)
-        layout = Layout.verbatim({e.spec.name: bytes(self._read(e, "headers")) for e in exact.headers})
+        layout = Layout.verbatim({e.spec.name: self._read(e, "headers") for e in exact.headers})
         held = {slot.spec for file in layout.files for slot in file.slots.values()}
         if held != {entry.spec for entry in exact.tensors}:
             raise Corrupt(f"the manifest of task {exact.task} does not list the tensors that its headers do", _FSCK)
         return layout
 
-    def _read(self, entry: Entry, section: Section) -> memoryview:
-        data = self._reader.open(entry, section).read()
-        _check(entry, tensor_digest(entry.spec.dtype, entry.spec.shape, data))
-        return data
+    def _spans(self, entry: Entry, section: Section) -> Iterator[tuple[int, memoryview]]:
+        """Yield an entry's bytes in spans, each valid until the next one; after the last, refuse a wrong digest."""
+        hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
+        for offset, span in self._reader.open(entry, section).spans():
+            hasher.update(span)
+            yield offset, span
+        _check(entry, hasher.digest())
+
+    def _read(self, entry: Entry, section: Section, most: int | None = None) -> bytes:
+        """Return an entry's bytes, the first ``most`` of them if there are more."""
+        return b"".join(bytes(span[: max(0, most - at)] if most else span) for at, span in self._spans(entry, section))
 
     def _tensors(
         self, plan: Plan, work: Materializer, layout: Layout, writer: Writer | None, progress: Progress
@@ -203,18 +210,16 @@ class Builder:
         fsio.make_dirs(path.parent)
         with Writer(path.parent, layout) as writer:
             for entry in entries:
-                hasher = TensorHasher(entry.spec.dtype, entry.spec.shape)
-                for offset, span in self._reader.open(entry).spans():
-                    hasher.update(span)
+                for offset, span in self._spans(entry, "tensors"):
                     writer.write(entry.spec.name, span, offset)
-                _check(entry, hasher.digest())
             writer.finish()
 
-    def _others(self) -> Iterator[tuple[str, memoryview | bytes]]:
-        """Return the other files, and the model card that a merge gets."""
-        yield from ((entry.spec.name, self._read(entry, "files")) for entry in self.others.kept)
+    def _others(self) -> Iterator[tuple[str, Iterable[memoryview | bytes]]]:
+        """Yield the names and the bytes of the other files, and of the model card that a merge gets."""
+        for entry in self.others.kept:
+            yield entry.spec.name, (span for _, span in self._spans(entry, "files"))
         if self._resolved.exact is None:
-            yield CARD, self._card()
+            yield CARD, [self._card()]
 
     def _card(self) -> bytes:
         recipe = self._resolved.recipe
@@ -237,7 +242,7 @@ class Builder:
 
     def _readme(self, manifest: Manifest) -> bytes | None:
         entry = next((e for e in manifest.files if e.spec.name == CARD), None)
-        return None if entry is None else bytes(self._read(entry, "files"))
+        return None if entry is None else self._read(entry, "files", most=card.MAX_CARD)
 
     def _lock(self, lines: list[TensorLine]) -> Lock:
         """Return the lock of a model with these lines for its tensors, heads apart."""
