@@ -293,3 +293,10 @@ def test_what_is_no_rule_is_refused(text):
     with pytest.raises(UsageError, match="is not a rule") as caught:
         NameRule.parse(text)
     assert caught.value.hint == "write PATTERN=METHOD, or PATTERN=METHOD:KEY=VALUE,…"
+
+
+def test_none_is_written_that_could_not_be_read():
+    pattern = "\\." * 100_000
+    assert Recipe.from_bytes(Recipe((), rules=(NameRule(pattern, "base"),)).to_bytes(), "x").rules[0].pattern == pattern
+    with pytest.raises(BadInput, match=r"the recipe takes \d+ bytes, more than the limit of 1048576"):
+        Recipe((), rules=(NameRule(pattern * 4, "base"),)).to_bytes()

@@ -200,8 +200,12 @@ class Recipe:
         return replace(self, tasks=kept, dtype=self.dtype if kept else self.cast)
 
     def to_bytes(self) -> bytes:
-        """Return the recipe as TOML."""
-        return tomli_w.dumps(self.to_json(), multiline_strings=False).encode()
+        """Return the recipe as TOML; a :class:`BadInput` if that would be longer than what :meth:`from_bytes` takes."""
+        data = tomli_w.dumps(self.to_json(), multiline_strings=False).encode()
+        if len(data) > toml.MAX_BYTES:
+            what = f"the recipe takes {len(data)} bytes, more than the limit of {toml.MAX_BYTES}"
+            raise BadInput(what, "use fewer or shorter rules and parameters")
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Self:
