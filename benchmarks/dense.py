@@ -125,7 +125,7 @@ def _alone(base: Model, tasks: Sequence[Model]) -> None:
         published.merge(base, tasks, ALPHA)
 
 
-def _apart(found: Model, wanted: Model) -> float:
+def apart(found: Model, wanted: Model) -> float:
     """Return the norm of the difference of two merged task vectors, relative to the second."""
     away = math.fsum(float(torch.linalg.vector_norm(found[name] - wanted[name])) ** 2 for name in wanted)
     return math.sqrt(away / math.fsum(float(torch.linalg.vector_norm(wanted[name])) ** 2 for name in wanted))
@@ -144,10 +144,10 @@ def _errors(width: int, jobs: int) -> dict[str, float]:
         "published": published.merge(zero, moved, ALPHA, published.clean),
         "stable": published.merge(zero, moved, ALPHA, published.clean_stable),
     }
-    found = {"published": _apart(_moved(published.merge(base, tasks, ALPHA), base), oracles["published"])}
+    found = {"published": apart(_moved(published.merge(base, tasks, ALPHA), base), oracles["published"])}
     for rule in RULES:
         sums, factor = fold(create(rule.method, rule.params), base, tasks, jobs)
-        found[rule.label] = _apart({name: factor * tensor for name, tensor in sums.items()}, oracles[rule.oracle])
+        found[rule.label] = apart({name: factor * tensor for name, tensor in sums.items()}, oracles[rule.oracle])
     return found
 
 

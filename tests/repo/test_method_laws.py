@@ -12,6 +12,8 @@ ALL = pytest.mark.parametrize("method", METHODS)
 WIDE = (3, SPAN // 2)
 """Shape of a tensor of several spans."""
 
+GPU = "cuda"
+
 
 def wide(seed):
     return torch.randn(WIDE, generator=torch.Generator().manual_seed(seed)).bfloat16()
@@ -92,6 +94,18 @@ def test_one_task_alone_is_itself_and_replays_verify(three, tuned, models, tmp_p
     three.wvc("checkout", "--tasks", tasks(method), "--method", method, "-o", tmp_path / "all")
 
     assert three.json("verify", tmp_path / "all", "--replay")["ok"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@ALL
+def test_a_gpu_gives_its_bytes_again_and_those_of_a_cpu_within_the_tolerance(three, tmp_path, method):
+    options = ("--tasks", tasks(method), "--method", method, "--device", GPU)
+    digests = {digest(three, *options, "--jobs", jobs, "-o", tmp_path / str(jobs)) for jobs in (1, 2)}
+
+    assert len(digests) == 1
+    for device in (GPU, "cpu"):
+        assert three.json("verify", tmp_path / "1", "--replay", "--device", device)["ok"]
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("linear", "slerp")])
