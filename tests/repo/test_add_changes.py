@@ -90,3 +90,13 @@ def test_many_names_are_listed_on_request(two, models, tmp_path):
     assert two.run("checkout", "-n").err == f"{goes}{short}\n"
     assert two.run("checkout", "-n", "-v").err == f"{goes}{', '.join(names)}\n"
     assert two.json("checkout", "-n")["notes"] == [f"{goes}{short}"[6:]]
+
+
+def test_adding_a_task_again_brings_lost_objects_back_and_says_so(two, templates):
+    (oid,) = {entry["object"] for entry in two.manifest("alpha")["tensors"] if "object" in entry}
+    two.object_file(oid).unlink()
+
+    ran = two.run("add", templates.alpha, "--task", "alpha")
+
+    assert "note: brought back 1 lost object of task alpha\n" in ran.err
+    assert two.json("fsck", "--full")["ok"]

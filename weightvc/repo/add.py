@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from weightvc import repo as cases
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta.codec import codec_named
-from weightvc.objects.ids import Version, task_name
+from weightvc.objects.ids import ObjectId, Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.repo import lineage, loss, related, scores, snapshot, stage
 from weightvc.repo.align import Alignment
@@ -23,6 +23,7 @@ from weightvc.repo.state import State, load
 from weightvc.store.local import LocalStore
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import counted
 
 Change: TypeAlias = Literal["new", "version", "stored", "dropped", "none"]
 
@@ -102,6 +103,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
             notes += planned.notes + lineage.notes(state, parents, None)
             return replace(planned, change="version" if name in state.tasks else "new", notes=notes)
 
+        lost = _lost(repo, state.tasks.get(name))
+
         def take(how: snapshot.Options, store: LocalStore) -> Taken:
             shot = snapshot.take(
                 checkpoint,
@@ -122,6 +125,8 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     state, manifest = _now(repo, state, manifest)
     notes += lineage.notes(state, parents, manifest)
     notes += loss.said(state, manifest, lossy, verdict.codec)
+    if found := lost - _lost(repo, state.tasks.get(name)):
+        notes.append(f"brought back {counted(len(found), 'lost object')} of task {name}")
     change = _stage(repo, state, manifest)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
@@ -142,6 +147,11 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         files=len(checkpoint.extras),
         files_bytes=sum(checkpoint.extras.values()),
     )
+
+
+def _lost(repo: Handle, committed: Manifest | None) -> set[ObjectId]:
+    """Return the objects of a task that the store does not have."""
+    return {oid for oid in (committed.objects() if committed else ()) if repo.store.size(oid) is None}
 
 
 def _now(repo: Handle, before: State, manifest: Manifest) -> tuple[State, Manifest]:
