@@ -11,6 +11,7 @@ All times are of whole merges in one run, in alternating rounds; medians are com
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import dense
 import folds
@@ -31,8 +32,10 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; may be given again")
     parser.add_argument("--quick", action="store_true", help="take smaller models; no bar binds then")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bar that binds is missed")
+    parser.add_argument("--methods", nargs="+", choices=mergekits.GAINS, help="of mergekit's, measure these only")
     options = parser.parse_args()
-    found = [bar for part in options.only or PARTS for bar in PARTS[part](options.quick)]
+    parts = PARTS | {"mergekit": partial(mergekits.measure, methods=options.methods or tuple(mergekits.GAINS))}
+    found = [bar for part in options.only or parts for bar in parts[part](options.quick)]
     print("\n" + "\n".join(map(str, found)))
     missed = [bar.what for bar in found if bar.binds and bar.missed]
     if options.check and missed:

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from assets import building, cache_dir
@@ -86,21 +87,21 @@ class _Merges:
             shutil.rmtree(out, ignore_errors=True)
 
 
-def measure(quick: bool) -> list[Bar]:
-    """Print times and peaks of each method, and return their bars: missed where mergekit cannot be had."""
+def measure(quick: bool, methods: Sequence[str] = tuple(GAINS)) -> list[Bar]:
+    """Print times and peaks of some methods, and return their bars: missed where mergekit cannot be had."""
     python = installed()
     used: dict[tuple[str, str], list[Usage]] = {}
     if python is not None:
         with tempfile.TemporaryDirectory(prefix="mergekit-") as work:
             merges = _Merges(Path(work), python, 2**27 if quick else 18 * 2**28)
             print(f"{'method':<18}{'by':<10}{'wall s':>8}{'from':>8}{'to':>8}{'peak MiB':>10}   load")
-            for method in GAINS:
+            for method in methods:
                 for _ in range(1 if quick else ROUNDS):
                     for who in ("mergekit", "weightvc"):
                         used.setdefault((method, who), []).append(merges.run(method, who))
                 for who in ("mergekit", "weightvc"):
                     _print(method, who, used[method, who])
-    return [bar for method, gain in GAINS.items() for bar in _bars(method, gain, used, binds=not quick)]
+    return [bar for method in methods for bar in _bars(method, GAINS[method], used, binds=not quick)]
 
 
 def _print(method: str, who: str, usages: list[Usage]) -> None:
