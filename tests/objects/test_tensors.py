@@ -134,3 +134,9 @@ def test_the_name_that_safetensors_reserves():
 def test_the_digest_of_zeros(shape):
     spec = TensorSpec("w", "F32", shape)
     assert zeros_digest("F32", shape) == tensor_digest("F32", shape, bytes(spec.nbytes))
+
+
+def test_nobody_hashes_as_many_zeros_as_a_manifest_claims():
+    assert zeros_digest("U8", (2**26,)) is not None
+    assert zeros_digest("U8", (2**26 + 1,)) is None
+    assert zeros_digest("F32", (2**23, 2**23)) is None

@@ -20,6 +20,9 @@ def spec(*shape, dtype="F32"):
         ((4, 8, 3, 3), (6, 4, 3, 1), None),
         ((4,), (6, 4), None),
         ((4, 8), (4,), None),
+        ((0, 8), (6, 0), None),
+        ((4, 8), (0, 4), None),
+        ((4, 0), (6, 4), None),
     ],
 )
 def test_the_shape_of_a_product(a, b, shape):

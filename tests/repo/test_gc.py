@@ -92,9 +92,15 @@ def keep_in_history(repo, model):
     repo.wvc("revert", "extra")
 
 
+def _forget(repo):
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    repo.git("update-ref", "-d", "ORIG_HEAD")
+
+
 def keep_in_a_reflog(repo, model):
     repo.put("extra", model, "--codec", "raw")
     repo.git("reset", "-q", "--hard", "HEAD~1")
+    repo.git("update-ref", "-d", "ORIG_HEAD")
 
 
 def keep_in_a_stash(repo, model):
@@ -102,7 +108,7 @@ def keep_in_a_stash(repo, model):
     repo.put("extra", model, "--codec", "raw")
     data = file.read_bytes()
     repo.git("reset", "-q", "--hard", "HEAD~1")
-    repo.git("reflog", "expire", "--expire=now", "--all")
+    _forget(repo)
     file.write_bytes(data)
     repo.git("add", ".wvc/tasks/extra.json")
     repo.git("stash", "-q")
@@ -111,7 +117,7 @@ def keep_in_a_stash(repo, model):
 def keep_in_the_index(repo, model):
     repo.put("extra", model, "--codec", "raw")
     repo.git("reset", "-q", "--soft", "HEAD~1")
-    repo.git("reflog", "expire", "--expire=now", "--all")
+    _forget(repo)
 
 
 def _worktree(repo):
@@ -132,7 +138,71 @@ def keep_in_another_worktrees_index(repo, model):
     linked = _worktree(repo)
     linked.put("extra", model, "--codec", "raw")
     linked.git("reset", "-q", "--soft", "HEAD~1")
+    _forget(linked)
+
+
+def keep_in_a_ref_of_another_worktree(repo, model):
+    linked = _worktree(repo)
+    linked.put("extra", model, "--codec", "raw")
+    linked.git("update-ref", "refs/worktree/mine", "HEAD")
+    linked.git("reset", "-q", "--hard", "HEAD~1")
+    _forget(linked)
+
+
+def keep_in_the_files_of_the_work_tree(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("reset", "-q", "--mixed", "HEAD~1")
+    _forget(repo)
+
+
+def keep_in_the_files_of_another_work_tree(repo, model):
+    linked = _worktree(repo)
+    linked.put("extra", model, "--codec", "raw")
+    linked.git("reset", "-q", "--mixed", "HEAD~1")
+    _forget(linked)
+
+
+def keep_where_a_reset_came_from(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("reset", "-q", "--hard", "HEAD~1")
     repo.git("reflog", "expire", "--expire=now", "--all")
+
+
+def keep_in_a_tree_that_a_tag_names(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("tag", "-a", "-m", "Its files", "tree", "HEAD^{tree}")
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    _forget(repo)
+
+
+def keep_in_what_a_stopped_rebase_put_aside(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    data = (repo.path / ".wvc/tasks/extra.json").read_bytes()
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    for branch, text in (("one", "1"), ("other", "2")):
+        repo.git("switch", "-qc", branch, "main")
+        (repo.path / "file").write_text(text)
+        repo.git("add", "file")
+        repo.git("commit", "-qm", branch)
+    (repo.path / ".wvc/tasks/extra.json").write_bytes(data)
+    repo.git("add", ".wvc/tasks/extra.json")
+    with pytest.raises(AssertionError, match="conflict in file"):
+        repo.git("rebase", "--autostash", "one")
+    assert not (repo.path / ".wvc/tasks/extra.json").exists()
+    _forget(repo)
+
+
+def keep_behind_a_replacement(repo, model):
+    keep_in_history(repo, model)
+    repo.git("replace", "--graft", "HEAD", "HEAD~2")
+    _forget(repo)
+
+
+def keep_behind_a_graft(repo, model):
+    keep_in_history(repo, model)
+    head, before = repo.git("rev-parse", "HEAD", "HEAD~2").split()
+    (repo.path / ".git/info/grafts").write_text(f"{head} {before}\n")
+    _forget(repo)
 
 
 KEPT = [value for name, value in sorted(globals().items()) if name.startswith("keep_")]
@@ -155,7 +225,7 @@ def test_what_anybody_may_want_back_is_kept(two, templates, keep):
 def test_what_git_has_forgotten_goes(two, templates):
     before = two.objects()
     keep_in_a_reflog(two, templates.alpha)
-    two.git("reflog", "expire", "--expire=now", "--all")
+    _forget(two)
     left = two.objects() - before
 
     assert two.json("gc", "--grace", "0")["removed"] == len(left) > 0

@@ -177,13 +177,15 @@ class GitDir:
             found.setdefault(os.fsdecode(path), set()).add(meta.decode().split(" ")[1])
         return found
 
-    def all_blobs(self, paths: Sequence[str] = (".wvc",), *, reflogs: bool = False) -> dict[str, set[str]]:
+    def all_blobs(
+        self, paths: Sequence[str] = (".wvc",), *, reflogs: bool = False, also: Sequence[str] = ()
+    ) -> dict[str, set[str]]:
         """Return path → every blob id it ever had, over all commits that a ref or a work tree's ``HEAD`` reaches.
 
-        With ``reflogs`` also those that a reflog names, stashes below the newest among them. Commits that nothing
-        names any more are not looked at.
+        With ``reflogs`` also those that a reflog names, stashes below the newest among them; and those that ``also``
+        names, by full ids. Commits that nothing names any more are not looked at.
         """
-        named = ["--all", *(["--reflog"] if reflogs else [])]
+        named = ["--all", *(["--reflog"] if reflogs else []), *also]
         commits = process.run(self.work_tree, "rev-list", *named, "--full-history", "--", *paths)
         changes = process.run(
             self.work_tree, "diff-tree", "--stdin", "--no-commit-id", "-r", "-m", "--root", "-z", "--raw",

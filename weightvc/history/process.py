@@ -3,7 +3,8 @@
 Only plumbing runs here. A hostile ``.git/config`` can name programs for file monitoring, hooks, filters, signing,
 paging and transports. The first two are switched off below; filters by :func:`no_filters` where git would look at
 files; signing by our callers' arguments; pagers by the lack of a terminal; and transports (a partial clone fetches
-when an object is missing) by allowing no protocol at all.
+when an object is missing) by allowing no protocol at all. Nor can grafts and replacements show another history than the
+one that is there: objects are kept by what commits really hold.
 """
 
 import os
@@ -25,8 +26,10 @@ _KEPT = re.compile(
 )
 _VARIABLES = (
     "GIT_ALLOW_PROTOCOL=none",
+    "GIT_GRAFT_FILE=/dev/null",
     "GIT_LITERAL_PATHSPECS=1",
     "GIT_NO_LAZY_FETCH=1",
+    "GIT_NO_REPLACE_OBJECTS=1",
     "GIT_OPTIONAL_LOCKS=0",
     "GIT_TERMINAL_PROMPT=0",
 )

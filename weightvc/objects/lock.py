@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+from weightvc.objects import paths
 from weightvc.objects.ids import Digest, Version, hex64
 from weightvc.objects.manifest import Parent
 from weightvc.objects.paths import LOCK
@@ -133,6 +134,9 @@ class Lock:
             raise BadInput(f"{where}: the tasks of its recipe are not those that it pins")
         if list(lock.lossy) != [task.task for task in lock.tasks if task.task in lock.lossy]:
             raise BadInput(f"{where}: the lossy tasks are not tasks of its recipe, in its order")
+        paths.check(lock.files, where)
+        if not {line.file for line in lock.tensors} <= lock.files.keys():
+            raise BadInput(f"{where}: a tensor in a file that is not among its files")
         if lock.to_bytes() != data:
             raise BadInput(f"{where}: not as wvc writes it: lists out of order, or a default spelled out")
         return lock

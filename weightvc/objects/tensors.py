@@ -36,6 +36,9 @@ MERGED = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_NAME = 1024
 MAX_RANK = 64
 MAX_BYTES = 2**48
+MAX_ZEROS = 2**26
+"""Bytes of the largest tensor that is compared with zeros: a manifest can claim any size, and each would be hashed."""
+
 _ZEROS = memoryview(bytes(2**20))
 
 
@@ -116,10 +119,12 @@ def tensor_digest(dtype: str, shape: Iterable[int], data: "ReadableBuffer") -> D
 
 
 @lru_cache(maxsize=256)
-def zeros_digest(dtype: str, shape: tuple[int, ...]) -> Digest:
-    """Return the digest of a tensor whose bytes are all zero."""
-    hasher = TensorHasher(dtype, shape)
+def zeros_digest(dtype: str, shape: tuple[int, ...]) -> Digest | None:
+    """Return the digest of a tensor whose bytes are all zero; ``None`` for one of more than :data:`MAX_ZEROS` bytes."""
     total = TensorSpec("zeros", dtype, shape).nbytes
+    if total > MAX_ZEROS:
+        return None
+    hasher = TensorHasher(dtype, shape)
     for at in range(0, total, len(_ZEROS)):
         hasher.update(_ZEROS[: total - at])
     return hasher.digest()

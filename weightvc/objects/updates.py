@@ -52,7 +52,9 @@ class Update:
 
 
 def product(a: TensorSpec, b: TensorSpec) -> tuple[int, ...] | None:
-    """Return the shape of B·A: B's rows and then A's dimensions but the first; ``None`` if they do not fit."""
+    """Return the shape of B·A: B's rows, A's dimensions but the first; ``None`` if they do not fit, or are empty."""
     if len(a.shape) < 2 or len(b.shape) < 2 or a.shape[0] != b.shape[1] or math.prod(b.shape[2:]) != 1:
+        return None
+    if not a.elements or not b.elements:
         return None
     return b.shape[0], *a.shape[1:]

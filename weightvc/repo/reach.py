@@ -3,16 +3,20 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from weightvc.history import remembered
 from weightvc.history.git import GitDir
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage
 from weightvc.repo.repository import BASE, TRACKED, Handle
-from weightvc.util.errors import Unsupported, WeightvcError
+from weightvc.util.errors import Corrupt, Unsupported, WeightvcError
+from weightvc.util.reading import read_file
 
 _TASKS = f"{TRACKED}/tasks"
+_PATHS = (BASE, _TASKS)
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -47,7 +51,8 @@ def manifests(repo: Handle, *, reflogs: bool = False) -> Found:
 
     Args:
         repo: The repository.
-        reflogs: Also what branches were before they were moved, as long as git remembers it.
+        reflogs: Also what branches were before they were moved, and whatever else git remembers; and the files of all
+            work trees, whether git knows them or not.
 
     Raises:
         Unsupported: one is in a newer format, so that nobody here can tell what it refers to.
@@ -68,19 +73,32 @@ def manifests(repo: Handle, *, reflogs: bool = False) -> Found:
 
 def _files(repo: Handle, reflogs: bool) -> Iterator[tuple[str, bytes, bool]]:
     """Return the path and the contents of every manifest, and whether it is staged."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    for path, blobs in repo.git.all_blobs((BASE, _TASKS), reflogs=reflogs).items():
-        seen[path] |= blobs
-    for tree in repo.git.trees():
-        for path, blobs in tree.indexed((BASE, _TASKS)).items():
-            seen[path] |= blobs
-    for path, blobs in sorted(seen.items()):
+    for path, blobs in sorted(_blobs(repo.git, reflogs).items()):
         for data in repo.git.read_blobs(sorted(blobs)).values():
             yield path, data, False
     for tree in repo.git.trees():
         for path, new in staged(repo, tree).items():
             if new and path.startswith(_TASKS):
                 yield f"staged {path}", new, True
+    for top in remembered.work_trees(repo.git) if reflogs else ():
+        for file in (top / BASE, *sorted((top / _TASKS).glob("*.json"))):
+            with suppress(OSError, Corrupt):
+                yield str(file), read_file(file, ""), False
+
+
+def _blobs(git: GitDir, reflogs: bool) -> dict[str, set[str]]:
+    """Return path → the ids of all contents that git has of it."""
+    commits, trees = remembered.objects(git) if reflogs else ([], [])
+    seen: dict[str, set[str]] = defaultdict(set)
+    for path, blobs in git.all_blobs(_PATHS, reflogs=reflogs, also=commits).items():
+        seen[path] |= blobs
+    for tree in trees:
+        for path, blob in remembered.files(git, tree, _PATHS).items():
+            seen[path].add(blob)
+    for linked in git.trees():
+        for path, blobs in linked.indexed(_PATHS).items():
+            seen[path] |= blobs
+    return seen
 
 
 def staged(repo: Handle, tree: GitDir) -> dict[str, bytes | None]:

@@ -1,0 +1,60 @@
+"""What git would still give back though no ref or reflog names it.
+
+Where a reset or a fetch came from, what a rebase that has stopped put aside, refs that only one of the work trees sees,
+and trees that a tag names. git's own ``prune`` keeps most of this, too.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from weightvc.history import process
+from weightvc.history.git import GitDir
+from weightvc.util.errors import Corrupt
+from weightvc.util.reading import read_file
+
+_FILES = (
+    "*HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-merge/*", "rebase-apply/*", "sequencer/*",
+    "refs/worktree/**/*", "refs/bisect/**/*", "refs/rewritten/**/*",
+)  # fmt: skip
+"""Below a work tree's git directory: files whose texts hold ids."""
+
+_LONGEST = 2**20
+_ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
+
+
+def objects(git: GitDir) -> tuple[list[str], list[str]]:
+    """Return the ids of such commits and of such trees, sorted: those that git has."""
+    found = {name for tree in git.trees() for name in _named(tree.git_dir)}
+    tags = process.run(git.work_tree, "for-each-ref", "--format=%(objectname) %(*objectname)").split()
+    asked = b"".join(name + b"\n" for name in sorted(found | set(tags)))
+    answers = process.run(git.work_tree, "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked)
+    kinds = dict(line.split(b" ", 1) for line in answers.splitlines())
+    commits, trees = (sorted(name.decode() for name in kinds if kinds[name] == kind) for kind in (b"commit", b"tree"))
+    return commits, trees
+
+
+def files(git: GitDir, tree: str, paths: Sequence[str]) -> dict[str, str]:
+    """Return path → blob id of the files of a tree that are at or below ``paths``."""
+    listed = process.run(git.work_tree, "ls-tree", "-r", "-z", "--full-tree", tree, "--", *paths)
+    entries = (entry.split(b"\t", 1) for entry in listed.split(b"\0")[:-1])
+    return {os.fsdecode(path): meta.decode().split(" ")[2] for meta, path in entries if b" blob " in meta}
+
+
+def work_trees(git: GitDir) -> list[Path]:
+    """Return where the files of the repository's work trees are, as far as git's own notes say."""
+    linked = []
+    for note in git.common_dir.glob("worktrees/*/gitdir"):
+        with suppress(OSError, Corrupt):
+            linked.append(Path(os.fsdecode(read_file(note, "", _LONGEST).rstrip(b"\n"))).parent)
+    return sorted({git.work_tree, git.common_dir.parent, *linked})
+
+
+def _named(git_dir: Path) -> set[bytes]:
+    found = set()
+    for path in (path for pattern in _FILES for path in git_dir.glob(pattern)):
+        with suppress(OSError, Corrupt):
+            found |= set(_ID.findall(read_file(path, "", _LONGEST)))
+    return found
