@@ -127,6 +127,37 @@ def test_linked_worktrees_share_the_list_of_checkouts(two, tmp_path):
     assert linked.git("status", "--porcelain") == ""
 
 
+def test_a_revert_leaves_the_checkouts_of_other_work_trees_to_their_branches(two, tmp_path):
+    two.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "other")
+    linked = type(two)(tmp_path / "linked")
+    for repo, tasks in ((two, "alpha"), (two, "beta"), (linked, "alpha,beta")):
+        repo.wvc("checkout", "--tasks", tasks, "-o", repo.path / tasks)
+    two.wvc("checkout", "-o", tmp_path / "outside")
+
+    ran = linked.run("--json", "revert", "alpha")
+
+    there = two.path / "alpha"
+    says = f"{there} is another work tree's, and its branch decides whether it holds the task"
+    says += ": run `wvc revert alpha` there"
+    assert (ran.code, ran.json["warnings"], ran.json["unproved"]) == (0, [says], [])
+    outputs = [line["output"] for line in ran.json["rebuilt"]]
+    assert outputs == [str(linked.path / "alpha,beta"), str(tmp_path / "outside"), None]
+    seen = {line["path"]: (line["state"], line["why"]) for line in two.json("status")["directories"]}
+    assert seen[str(there)] == ("current", "")
+    assert seen[str(linked.path / "alpha,beta")] == ("unknown", "another work tree's: its own `wvc status` tells")
+    assert [line["output"] for line in two.json("revert", "alpha")["rebuilt"]] == [str(there), None]
+
+
+def test_directories_that_are_gone_are_named_if_they_may_have_held_the_task(two, tmp_path):
+    for tasks in ("alpha", "beta", "alpha,beta"):
+        two.wvc("checkout", "--tasks", tasks, "-o", tmp_path / tasks)
+        shutil.rmtree(tmp_path / tasks)
+
+    gone = f"{tmp_path}/alpha, {tmp_path}/alpha,beta"
+    says = f"not found: {gone}; a model that was moved from there may still hold the task"
+    assert two.json("revert", "alpha", "-n")["warnings"] == [says]
+
+
 DAMAGED = [
     b"", b"{", b"\xff", b"{}", b"7", b'["/x"]', b'[["a"]]', b"[[1,2]]", b'[["", ""]]', b'[["a\\u0000", ""]]',
     b'[["/x", ""]]', b'[["x", "/y"]]', b"[" * 100_000,

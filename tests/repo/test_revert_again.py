@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from weightvc.repo.build import Builder
 from weightvc.util.errors import Interrupted
@@ -60,6 +61,21 @@ def test_objects_that_are_missing_are_named_for_each_model(two, tmp_path):
     (tmp_path / "objects/kept").rename(two.path / ".git/wvc/objects")
     again = two.json("revert", "alpha")
     assert ([line["recipe"] for line in again["rebuilt"]], again["unproved"]) == ([None, None], [])
+
+
+def test_tasks_that_together_make_no_model_are_not_compared(two, models, tmp_path):
+    rows = "embeddings.word_embeddings.weight"
+    base = models.base()
+    two.put("more", models.write(tmp_path / "more", base | {rows: torch.cat([base[rows], base[rows][:2]])}))
+    two.wvc("checkout", "--tasks", "alpha,beta", "-o", tmp_path / "out")
+
+    planned, done = two.json("revert", "alpha", "-n"), two.run("--json", "revert", "alpha")
+
+    (warning,) = planned["warnings"]
+    assert warning.startswith("all tasks together make no model, so that there is none to compare: task more: ")
+    assert (done.code, done.json["warnings"], done.json["unproved"]) == (0, [warning], [])
+    assert [line["output"] for line in done.json["rebuilt"]] == [str(tmp_path / "out")]
+    assert two.json("revert", "more", "-n")["warnings"] == []
 
 
 @pytest.mark.parametrize("other", [{"tensors": ()}, {"files": {}}], ids=["tensors", "files"])

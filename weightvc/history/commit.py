@@ -110,7 +110,8 @@ def _refuse(git: GitDir, message: str) -> None:
 def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
     """Try once, under the lock; return what git said if the branch was moved or locked by somebody else."""
     behind = refresh.pending(git)
-    if behind and (left := refresh.settle(git, behind, refresh.INDEX_PATIENCE)):
+    earlier = "nothing was committed now: an earlier commit is made"
+    if behind and (left := refresh.settle(git, behind, refresh.INDEX_PATIENCE, done=earlier)):
         raise Conflict(left[0], "end the git command that holds the index, then try again")
     scratch = refresh.scratch(git)
     fsio.remove_tree(scratch)

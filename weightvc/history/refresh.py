@@ -84,13 +84,14 @@ def pending(git: GitDir) -> set[str]:
         return set()
 
 
-def settle(git: GitDir, paths: Collection[str], patience: float) -> tuple[str, ...]:
+def settle(git: GitDir, paths: Collection[str], patience: float, *, done: str = "a commit is made") -> tuple[str, ...]:
     """Give the index and the work tree ``HEAD``'s state of ``paths``, then drop the note.
 
     Args:
         git: The repository.
         paths: Tracked paths below ``.wvc/``.
         patience: Seconds to wait for another git process to let go of the index.
+        done: What the warning begins with.
 
     Returns:
         Warnings, if that could not be done; the note is then kept.
@@ -102,7 +103,7 @@ def settle(git: GitDir, paths: Collection[str], patience: float) -> tuple[str, .
         where, lock = git.work_tree / ".wvc", git.git_dir / "index.lock"
         again = "the next wvc command tries again, or run `git restore --staged --worktree .wvc`"
         again = f"if no git command is running, delete {lock}; {again}" if lock.exists() else again
-        return (f"a commit is made, but git's index or the files in {where} are not up to date ({error}); {again}",)
+        return (f"{done}, but git's index or the files in {where} are not up to date ({error}); {again}",)
     return ()
 
 

@@ -49,7 +49,8 @@ def work_trees(git: GitDir) -> list[Path]:
     for note in git.common_dir.glob("worktrees/*/gitdir"):
         with suppress(OSError, Corrupt):
             linked.append(Path(os.fsdecode(read_file(note, "", _LONGEST).rstrip(b"\n"))).parent)
-    return sorted({git.work_tree, git.common_dir.parent, *linked})
+    main = [git.common_dir.parent] if git.common_dir.name == ".git" else []
+    return sorted({git.work_tree, *main, *linked})
 
 
 def _named(git_dir: Path) -> set[bytes]:

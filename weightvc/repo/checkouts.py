@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightvc.history import remembered
 from weightvc.objects import lock as locks
 from weightvc.repo import asked
 from weightvc.repo.repository import Handle
@@ -86,6 +87,14 @@ def recorded(repo: Handle) -> dict[Path, Request | None]:
         for path in _located(repo.git.common_dir.resolve(), entry):
             found[path] = entry.request or found.get(path)
     return found
+
+
+def elsewhere(repo: Handle, directory: Path) -> bool:
+    """Tell whether a directory lies in another work tree of the repository, whose branch says what it holds."""
+    real = directory.resolve()
+    tops = [top.resolve() for top in remembered.work_trees(repo.git)]
+    around = [top for top in tops if real.is_relative_to(top)]
+    return bool(around) and max(around, key=lambda top: len(top.parts)) != repo.git.work_tree.resolve()
 
 
 def _located(common: Path, entry: _Entry) -> list[Path]:

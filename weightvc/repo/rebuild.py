@@ -12,7 +12,7 @@ from pathlib import Path
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version, is_task_name
 from weightvc.objects.lock import Lock
-from weightvc.objects.recipe import Recipe
+from weightvc.objects.recipe import Recipe, parse_tasks
 from weightvc.repo import asked, checkouts, output, resolve
 from weightvc.repo import twin as twins
 from weightvc.repo.build import DEFAULT_SHARD, Builder
@@ -21,7 +21,7 @@ from weightvc.repo.resolve import Request, Resolved
 from weightvc.repo.state import State
 from weightvc.repo.takeout import Gone
 from weightvc.util import fsio, scratch
-from weightvc.util.errors import Conflict, Corrupt, NotFound, WeightvcError
+from weightvc.util.errors import Conflict, Corrupt, NotFound, UsageError, WeightvcError
 from weightvc.util.progress import Progress
 from weightvc.util.text import listed
 
@@ -90,9 +90,9 @@ class Rebuild:
         self.unproved: list[str] = []
 
     def targets(self, state: State, recipes: Collection[str]) -> list[Target]:
-        """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and the default."""
+        """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and all tasks."""
         named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
-        return [*self._directories(), *named, Target(None, state.default_recipe())]
+        return [*self._directories(), *named, *self._all(state)]
 
     def plan(self, state: State, recipes: Collection[str], progress: Progress) -> list[Target]:
         """Return what :meth:`run` would rebuild; directories that hold what was added or changed are unproved."""
@@ -128,6 +128,16 @@ class Rebuild:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
                 checkouts.forget(self._repo, directory)
 
+    def _all(self, state: State) -> Iterator[Target]:
+        """Return the model of all tasks that are left, if they make one: some need rules, or another method."""
+        target = Target(None, state.default_recipe().without(self._gone.names))
+        try:
+            _ = self._builder(self._repo, self._resolve(target, state), target).plan
+        except (Conflict, UsageError) as error:
+            self.warnings.append(f"all tasks together make no model, so that there is none to compare: {error.what}")
+        else:
+            yield target
+
     def _failure(self, target: Target, error: Exception) -> str:
         why = _why(target, error)
         if target.directory is None:
@@ -150,7 +160,7 @@ class Rebuild:
             try:
                 lock = output.read_lock(directory)
             except NotFound:
-                self._missing += [] if os.path.lexists(directory) else [directory]
+                self._missing += [directory] if self._may_be_moved(directory, request) else []
                 continue
             except WeightvcError as error:
                 self.unproved.append(str(directory))
@@ -158,11 +168,22 @@ class Rebuild:
                 continue
             if twins := [task.task for task in lock.tasks if self._gone.is_twin(task)]:
                 self.warnings.append(f"{directory} still holds those weights, as task {listed(twins)}")
-            if any(map(self._gone.holds, lock.tasks)):
+            if not any(map(self._gone.holds, lock.tasks)):
+                continue
+            if checkouts.elsewhere(self._repo, directory):
+                there = f"{directory} is another work tree's, and its branch decides whether it holds the task"
+                self.warnings.append(f"{there}: run `wvc revert {self._name}` there")
+            else:
                 yield Target(_recipe(request), lock.recipe, directory, lock, request)
         if self._missing:
             gone = listed(list(map(str, self._missing)))
             self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
+
+    def _may_be_moved(self, directory: Path, request: Request | None) -> bool:
+        """Tell whether a directory is gone that may have held the tasks."""
+        asked_for = None if request is None or request.tasks is None else parse_tasks(request.tasks)
+        held = asked_for is None or any(weighted.task in {self._name, *self._gone.names} for weighted in asked_for)
+        return held and not os.path.lexists(directory)
 
     def _names(self, target: Target) -> list[str]:
         """Return the names that the removed tasks have in a lock; recipes after the removal name none of them."""

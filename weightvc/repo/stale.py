@@ -54,9 +54,14 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
             yield Output(str(path), (), "", "unknown", error.what)
             continue
         made = tuple(str(weighted) for weighted in lock.recipe.tasks)
-        why, remedy = _since(repo, lock, state, path, request)
+        freshness: Freshness = "unknown"
+        if checkouts.elsewhere(repo, path):
+            why, remedy = "another work tree's: its own `wvc status` tells", ""
+        else:
+            why, remedy = _since(repo, lock, state, path, request)
+            freshness = "behind" if why else "current"
         yield Output(
-            str(path), made, lock.recipe.method, "behind" if why else "current", why, remedy,
+            str(path), made, lock.recipe.method, freshness, why, remedy,
             params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock), lossy=lock.lossy,
             rules=tuple(map(str, lock.recipe.rules)),
             asked=None if request is None else asked.to_json(request),
