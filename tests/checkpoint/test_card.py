@@ -73,6 +73,11 @@ def test_without_cards_or_parameters():
     assert "- base minilm: none declared" in text
 
 
+def test_tasks_that_were_stored_lossily_are_named():
+    tasks = [CardTask(name, 1.0, "0" * 64, None, lossy) for name, lossy in (("a", True), ("b", False), ("c", True))]
+    assert "\nStored lossily, so that what was merged is near what was trained: a, c.\n" in card(tasks=tasks)
+
+
 def test_licences():
     assert strictest(["mit", "apache-2.0"]) == "apache-2.0"
     assert strictest(["agpl-3.0", "mit", "gpl-3.0"]) == "agpl-3.0"

@@ -24,9 +24,7 @@ def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypa
     assert "a commit is made, but git's index or the files in" in warning
     assert "run `git restore --staged --worktree .wvc`" in warning
     assert repo.run("rev-parse", "HEAD") == done.commit
-    with pytest.raises(
-        Conflict, match="nothing was committed now: an earlier commit is made, but"
-    ) as caught:
+    with pytest.raises(Conflict, match="nothing was committed now: an earlier commit is made, but") as caught:
         commit(repo.git, plan(b="1"), "m")
     assert caught.value.hint == "end the git command that holds the index, then try again"
     monkeypatch.setattr(refresh, "INDEX_PATIENCE", 60.0)

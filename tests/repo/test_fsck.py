@@ -7,6 +7,8 @@ import torch
 
 from weightvc.util.text import counted
 
+COPY = "restore them from another clone, or from the checkpoints that were added: `wvc fsck --repair --from PATH`"
+
 
 def object_of(repo, task="alpha", section="tensors"):
     return next(entry["object"] for entry in repo.manifest(task)[section] if "object" in entry)
@@ -70,25 +72,25 @@ def test_an_object_of_the_base_is_counted_once(two, change):
 
     (finding,) = found["findings"]
     assert (finding["kind"], finding["what"]) == ("missing" if change is None else "corrupt", oid)
-    copy = "restore them from another clone, or a checkpoint, that has them: `wvc fsck --repair --from PATH`"
-    assert found["hints"] == [copy]
-    assert two.run("fsck", "--full").err == f"hint: {copy}\n"
+    assert found["hints"] == [COPY]
+    assert two.run("fsck", "--full").err == f"hint: {COPY}\n"
 
 
 def test_what_can_be_done_about_a_tasks_object(two, templates):
+    two.wvc("repack", "alpha", "--level", "best")
+    two.wvc("commit", "-m", "Smaller")
     oid = object_of(two)
     damage(two, oid, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
 
-    hint = two.run("--json", "fsck", "--full").json["hints"][1]
-
-    assert hint == "or store alpha again, if the same checkpoint is still there: `wvc add PATH --task alpha`"
-    two.wvc("add", templates.alpha, "--task", "alpha")
-    healed = two.json("fsck", "--full")
+    assert two.run("--json", "fsck", "--full").json["hints"] == [COPY]
+    other = two.run("--json", "fsck", "--from", templates.beta)
+    assert other.json["hints"] == [f"{templates.beta} has nothing that is missing here", COPY]
+    healed = two.json("fsck", "--repair", "--from", templates.alpha)
     assert (healed["ok"], healed["hints"]) == (True, [])
     for oid in two.objects():
         two.object_file(oid).unlink()
-    hint = two.run("--json", "fsck").json["hints"][1]
-    assert hint.startswith("or store alpha, beta again once the base is whole, if the same")
+    first = "name the base's checkpoint, or a clone, first: tasks are encoded against the base"
+    assert two.run("--json", "fsck").json["hints"] == [COPY, first]
 
 
 @pytest.fixture

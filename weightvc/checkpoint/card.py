@@ -39,12 +39,16 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]
 
 @dataclass(frozen=True, slots=True)
 class CardTask:
-    """One task of a merge: its name, coefficient, version digest and its own README.md, if it has one."""
+    """One task of a merge: its name, coefficient, version digest and its own README.md, if it has one.
+
+    ``lossy`` says that what was merged is near the fine-tune that was added, and not its bits.
+    """
 
     name: str
     coefficient: float
     version: str
     card: bytes | None
+    lossy: bool = False
 
 
 def merge_card(
@@ -81,6 +85,8 @@ def merge_card(
     lines += [f"Made by weightvc from {_cell(base)} with the method `{_cell(method)}`.", ""]
     lines += ["| task | coefficient | version |", "|---|---|---|"]
     lines += [f"| {_cell(task.name)} | {task.coefficient!r} | `{_cell(task.version[:12])}` |" for task in tasks]
+    if lossy := [_cell(task.name) for task in tasks if task.lossy]:
+        lines += ["", f"Stored lossily, so that what was merged is near what was trained: {', '.join(lossy)}."]
     lines += ["", "| parameter | value |", "|---|---|"] if params or projected is not None else []
     lines += [f"| {_cell(key)} | {_cell(canon.dumps(params[key]).decode())} |" for key in sorted(params)]
     lines += [f"| tensors projected | {projected} |"] if projected is not None else []

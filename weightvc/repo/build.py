@@ -224,7 +224,9 @@ class Builder:
     def _card(self) -> bytes:
         recipe = self._resolved.recipe
         tasks = [
-            card.CardTask(weighted.task, weighted.coefficient, manifest.version, self._readme(manifest))
+            card.CardTask(
+                weighted.task, weighted.coefficient, manifest.version, self._readme(manifest), bool(manifest.lossy)
+            )
             for weighted, manifest in zip(recipe.tasks, self._resolved.tasks, strict=True)
         ]
         base = self._resolved.state.base

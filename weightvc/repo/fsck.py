@@ -16,7 +16,6 @@ from weightvc.repo.state import load
 from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed
 
 _SECTIONS: tuple[Section, ...] = ("tensors", "files", "headers")
 
@@ -98,25 +97,18 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
     needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
-    return Checked(
-        not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(repo, broken)
-    )
+    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(broken))
 
 
-def _hints(repo: Handle, broken: Sequence[Finding]) -> tuple[str, ...]:
+def _hints(broken: Sequence[Finding]) -> tuple[str, ...]:
     """Return what can be done about objects that are not here, or not whole."""
     if not broken:
         return ()
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
-    hints = ["restore them from another clone, or a checkpoint, that has them: `wvc fsck --repair --from PATH`"]
-    try:
-        tasks = [name for name in load(repo).tasks if name in owners]
-    except WeightvcError:
-        tasks = []
-    if tasks:
-        base = " once the base is whole" if "base" in owners else ""
-        again = f"`wvc add PATH --task {tasks[0]}`" if len(tasks) == 1 else "`wvc add PATH --task NAME`"
-        hints.append(f"or store {listed(tasks)} again{base}, if the same checkpoint is still there: {again}")
+    again = "restore them from another clone, or from the checkpoints that were added"
+    hints = [f"{again}: `wvc fsck --repair --from PATH`"]
+    if "base" in owners and len(owners) > 1:
+        hints.append("name the base's checkpoint, or a clone, first: tasks are encoded against the base")
     return tuple(hints)
 
 

@@ -62,7 +62,9 @@ def repair(
     repo.store.sync()
     after = before if dry_run else fsck.fsck(repo, full=True, jobs=jobs, progress=progress)
     lines = tuple(Restored(oid, path) for oid, path in restored.items())
-    return replace(after, restored=lines, quarantined=tuple(aside))
+    useless = [str(path) for path in sources if str(path) not in restored.values()] if broken else []
+    hints = (*(f"{path} has nothing that is missing here" for path in useless), *after.hints)
+    return replace(after, restored=lines, quarantined=tuple(aside), hints=hints)
 
 
 def _copies(repo: Handle, path: Path, wanted: Collection[ObjectId], jobs: int, progress: Progress) -> Iterator[Copy]:
