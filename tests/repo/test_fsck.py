@@ -144,6 +144,7 @@ def test_damaged_manifests_anywhere_in_history(two):
     path.write_text(whole[:-5])
     two.git("commit", "-qam", "broken")
     now = two.run("--json", "fsck")
+    (hint,) = now.json["hints"]
     path.write_text(whole)
     two.git("commit", "-qam", "mended")
     later = two.run("--json", "fsck")
@@ -154,9 +155,11 @@ def test_damaged_manifests_anywhere_in_history(two):
         ("manifest", "HEAD"),
     ]
     assert [(f["kind"], f["what"]) for f in later.json["findings"]] == [("manifest", ".wvc/tasks/alpha.json")]
+    assert "`git checkout COMMIT -- .wvc/tasks/alpha.json`, and `git commit`" in hint
+    assert later.json["hints"] == []
 
 
-def test_a_damaged_staged_manifest(two, templates):
+def test_a_damaged_staged_manifest(two, templates, refused):
     two.wvc("add", templates.alpha, "--task", "new")
     (two.path / ".git/wvc/stage/tasks/new.json").write_text("{}")
 
@@ -164,6 +167,9 @@ def test_a_damaged_staged_manifest(two, templates):
 
     assert found.code == 1
     assert [f["what"] for f in found.json["findings"]] == ["staged .wvc/tasks/new.json"]
+    assert found.json["hints"] == ["drop the staged version: `wvc unstage new`, and add it again"]
+    says = "the staged manifest of task new is damaged: .wvc/tasks/new.json: "
+    refused(two, 4, "commit", "-m", "New", says=says, hint="run `wvc unstage new`, and add it again")
 
 
 def test_a_recipe_of_a_task_that_is_gone(two, refused):

@@ -76,7 +76,7 @@ def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str
             _check_recipe(path, contents)
         if contents is None or "/tasks/" not in path:
             continue
-        task = Manifest.from_bytes(contents, path)
+        task = _staged_task(path, contents)
         if path != task_path(str(task.task)):
             what = f"the manifest staged as {path} says that it is {printable(str(task.task))}"
             raise Corrupt(what, "run `wvc unstage`, and stage anew what that drops")
@@ -90,6 +90,15 @@ def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str
                 f"task {task.task} was taken out since this version of it was staged",
                 f"take it back with `wvc unstage {task.task}`; added again after that, it is a task anew",
             )
+
+
+def _staged_task(path: str, contents: bytes) -> Manifest:
+    name = path.rpartition("/")[2].removesuffix(".json")
+    try:
+        return Manifest.from_bytes(contents, path)
+    except Corrupt as error:
+        what = f"the staged manifest of task {name} is damaged: {error.what}"
+        raise Corrupt(what, f"run `wvc unstage {name}`, and add it again") from None
 
 
 def _check_recipe(path: str, contents: bytes) -> None:

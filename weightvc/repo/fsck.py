@@ -97,18 +97,30 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
     needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
-    return Checked(not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(broken))
+    return Checked(
+        not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(broken, findings)
+    )
 
 
-def _hints(broken: Sequence[Finding]) -> tuple[str, ...]:
-    """Return what can be done about objects that are not here, or not whole."""
-    if not broken:
-        return ()
+def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what can be done about objects that are not here, or not whole, and about manifests."""
+    hints = []
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
-    again = "restore them from another clone, or from the checkpoints that were added"
-    hints = [f"{again}: `wvc fsck --repair --from PATH`"]
+    if broken:
+        again = "restore them from another clone, or from the checkpoints that were added"
+        hints.append(f"{again}: `wvc fsck --repair --from PATH`")
     if "base" in owners and len(owners) > 1:
         hints.append("name the base's checkpoint, or a clone, first: tasks are encoded against the base")
+    paths = {finding.what for finding in findings if finding.kind == "manifest"}
+    for path in sorted(paths - {"HEAD"}):
+        name = path.rpartition("/")[2].removesuffix(".json")
+        if path.startswith("staged "):
+            hints.append(f"drop the staged version: `wvc unstage {name}`, and add it again")
+        elif "HEAD" in paths:  # or an older commit's, which a later one has mended
+            good = f"`git log -- {path}` shows the commits that changed it"
+            hints.append(
+                f"{good}; take it from one that has it whole: `git checkout COMMIT -- {path}`, and `git commit`"
+            )
     return tuple(hints)
 
 
