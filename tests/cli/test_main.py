@@ -45,6 +45,11 @@ def failing(monkeypatch, wvc):
         (OSError(errno.EFBIG, "File too large", b"/x\xff"), 3,
          ("wvc: /x\\udcff: File too large\n"
           "hint: raise the limit on the size of files (`ulimit -f`), and run it again\n")),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), 3,
+         ("wvc: /x: Read-only file system\n"
+          "hint: this is on read-only media: what is there can be read, and nothing be recorded\n")),
+        (OSError(errno.EXDEV, "Invalid cross-device link", "/x"), 3,
+         "wvc: /x: Invalid cross-device link\nhint: the directories below .git/wvc must be on one file system\n"),
         (OSError(errno.EIO, "Input/output error"), 3,
          "wvc: [Errno 5] Input/output error\nhint: run it again with -vv for the details\n"),
         (KeyboardInterrupt(), 130, "wvc: interrupted\n"),

@@ -18,6 +18,9 @@ from weightvc.util.errors import Interrupted, WeightvcError
 _HINTS = {
     errno.ENOSPC: "free some space and run it again",
     errno.EDQUOT: "free some space, or raise the quota, and run it again",
+    errno.EROFS: "this is on read-only media: what is there can be read, and nothing be recorded",
+    errno.EACCES: "check who may write there",
+    errno.EXDEV: "the directories below .git/wvc must be on one file system",
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`), and run it again",
 }
 _DETAILS = "run it again with -vv for the details"

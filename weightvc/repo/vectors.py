@@ -123,7 +123,7 @@ class Vectors:
         if not bool(vector.isfinite().all()):
             raise Conflict(
                 f"tensor {printable(source.entry.spec.name)}: a task changed a value from or to NaN or infinity, "
-                "which no merge can weigh",
+                "or by more than float64 holds, which no merge can weigh",
                 "leave that task out, or check it out alone",
             )
 
