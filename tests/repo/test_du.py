@@ -58,7 +58,7 @@ def test_earlier_versions_staged_and_removed_tasks(two, models, tmp_path):
     assert (found["beta"]["state"], found["fresh"]["state"]) == ("past", "staged")
     assert list(found) == ["base", "alpha", "beta", "fresh"]
     lines = two.wvc("du").splitlines()
-    assert lines[0].split() == ["stored", "own", "shared", "older"]
+    assert lines[0].split() == ["STORED", "OWN", "SHARED", "OLDER"]
     assert lines[2].split("  ")[-1] == "2 versions"
     assert lines[4].split("  ")[-1] == "staged"
 

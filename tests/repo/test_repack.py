@@ -100,7 +100,7 @@ def test_what_people_read(loose):
     assert first.startswith("staged task alpha, stored anew in ")
     assert first.endswith(" KiB before")
     assert same == "nothing changes for beta"
-    assert last == "now run `wvc commit -m MESSAGE`"
+    assert last == "earlier commits keep the old encodings, so the store holds both; now run `wvc commit -m MESSAGE`"
 
 
 def test_without_anything_to_gain_nothing_is_staged(loose):

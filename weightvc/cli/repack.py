@@ -27,7 +27,8 @@ def command(
 ) -> None:
     """Store the tasks TASK, or all, in another encoding, for the next `wvc commit`.
 
-    Tensors, files and versions stay what they are, bit for bit; earlier commits keep their own encodings. Without
+    Tensors, files and versions stay what they are, bit for bit. Earlier commits keep their own encodings, so that the
+    store itself grows: it pays before a first commit, and where only the newest is kept or sent on. Without
     --codec and --level, each tensor is encoded by intdelta at level best, and stored anew if that makes it smaller; a
     task that would become less than half a percent smaller stays as it is. A dry run encodes as well, to say how large
     the tasks would be.
@@ -53,7 +54,7 @@ def _lines(result: "Repacked", *, dry_run: bool, forced: bool) -> Iterator[str]:
         )
         if same := [task.task for task in result.tasks if task.task not in result.staged]:
             yield f"nothing changes for {listed(same)}"
-        yield "now run `wvc commit -m MESSAGE`"
+        yield "earlier commits keep the old encodings, so the store holds both; now run `wvc commit -m MESSAGE`"
 
 
 def _would(task: "RepackedTask") -> str:

@@ -14,7 +14,7 @@ from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.store import ObjectStore
 from weightvc.util import parallel
-from weightvc.util.errors import Corrupt
+from weightvc.util.errors import Corrupt, Missing
 from weightvc.util.text import printable
 
 SPAN = 2 * CHUNK
@@ -121,14 +121,22 @@ class Reader:
                 base = self.open(partner, section)
         return Decoder(entry, None if entry.place is None else self._encoded(entry, entry.place), base)
 
+    def _open(self, entry: Entry, place: Place) -> memoryview:
+        try:
+            return self._store.open(place.object)
+        except Missing as error:
+            if place.object not in error.what:  # but of the whole store
+                raise
+            raise Missing(f"{printable(entry.spec.name)} cannot be read: {error.what}", error.hint) from None
+
     def _encoded(self, entry: Entry, place: Place) -> Encoded:
         where = f"object {place.object}"
         if place.part is None:
-            data = self._store.open(place.object)
+            data = self._open(entry, place)
         else:
             parts = self._bundles.get(place.object)
             if parts is None:
-                parts = self._bundles[place.object] = container.members(self._store.open(place.object), where)
+                parts = self._bundles[place.object] = container.members(self._open(entry, place), where)
             if place.part >= len(parts):
                 raise Corrupt(f"{where}: no part {place.part}", "run `wvc fsck --full`")
             data = parts[place.part]
