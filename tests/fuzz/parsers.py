@@ -313,7 +313,7 @@ def _mended(data, kind=""):
             lines = [(t["name"], t["digest"]) for t in value["tensors"] if not t["file"].startswith("heads/")]
             value["digest"] = version_of(lines)
         return canon.document(value)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return data
 
 
