@@ -261,8 +261,8 @@ def test_a_missing_object_is_named_and_nothing_is_written(two, refused, tmp_path
     two.object_file(oid).unlink()
 
     for arguments in (("--tasks", "alpha"), ("--method", "linear"), ()):
-        refused(two, 4, "checkout", *arguments, "-o", tmp_path / "out", says=f" cannot be read: object {oid} is not in the store",
-                hint="run wvc fsck")  # fmt: skip
+        says = f" cannot be read: object {oid} is not in the store"
+        refused(two, 4, "checkout", *arguments, "-o", tmp_path / "out", says=says, hint="run wvc fsck")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
     assert two.run("checkout", "--tasks", "beta", "-o", tmp_path / "out").code == 0
 

@@ -51,6 +51,15 @@ def test_a_merge_writes_its_own_files_and_says_whose_place_they_take(over, model
     assert models.contents(tmp_path / "exact") == models.contents(tmp_path / "one")
 
 
+def test_a_configuration_may_name_another_dtype_than_a_cast(over, tmp_path):
+    repo = over()
+    says = "config.json is the base's, and may name another dtype than F16"
+
+    assert says not in repo.json("checkout", "-o", tmp_path / "own")["notes"]
+    assert says in repo.json("checkout", "--dtype", "f16", "-o", tmp_path / "cast")["notes"]
+    assert says in repo.json("checkout", "--tasks", "one", "--dtype", "f16", "-o", tmp_path / "alone")["notes"]
+
+
 @pytest.mark.parametrize("tasks", [(), ("--tasks", "one")])
 def test_a_large_file_is_never_held_whole(over, models, tmp_path, tasks):
     repo = over("README.md", "vocabulary.txt", content="x" * 2**25)

@@ -13,16 +13,22 @@ CARD = "README.md"
 """The card that a merge writes; the base's own is part of it."""
 
 
+CONFIG = "config.json"
+"""Where a model's configuration is, by the custom of transformers; it may name the dtype that loaders cast to."""
+
+
 @dataclass(frozen=True)
 class Others:
     """The files to write besides weights, and the paths of those that are left out.
 
     ``stale`` ones hold weights that the merge replaces; a file of the checkout's own takes the place of ``displaced``.
+    ``cast`` is the dtype that weights are cast to, if a file that is kept may name another.
     """
 
     kept: tuple[Entry, ...]
     stale: tuple[str, ...]
     displaced: tuple[str, ...]
+    cast: str | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -35,7 +41,8 @@ class Others:
             ("they hold weights or a training state of the base, not of the merge", self.stale),
             ("this checkout writes files of its own there", self.displaced),
         )
-        return [f"left out, because {why}: {listed(paths)}" for why, paths in reasons if paths]
+        said = [f"left out, because {why}: {listed(paths)}" for why, paths in reasons if paths]
+        return [*said, *([f"{CONFIG} is the base's, and may name another dtype than {self.cast}"] if self.cast else [])]
 
 
 def choose(resolved: Resolved, own: Collection[str]) -> Others:
@@ -52,4 +59,5 @@ def choose(resolved: Resolved, own: Collection[str]) -> Others:
     carried = set(names).difference(stale)
     displaced = clashing(sorted(carried), own)
     kept = carried.difference(displaced)
-    return Others(tuple(entry for entry in files if entry.spec.name in kept), stale, tuple(displaced))
+    cast = resolved.recipe.cast if CONFIG in kept else None
+    return Others(tuple(entry for entry in files if entry.spec.name in kept), stale, tuple(displaced), cast)
