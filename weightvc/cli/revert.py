@@ -34,7 +34,7 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
 
     Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be equal
     byte for byte; exit 1 when that failed for one. A directory with files that were added or changed is left as it is,
-    and named. Run again for a task that was taken out, it rebuilds what still contains it. The task's bytes stay in
+    and named, and so is one in another work tree, whose branch may still have the task. Run again for a task that was taken out, it rebuilds what still contains it. The task's bytes stay in
     the store, and older revisions still check out. The commit can be undone with git, and the task may be added again.
     A task that is only staged is dropped from the stage, and nothing is committed.
     """
