@@ -32,11 +32,12 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
 
     REV stands for the tasks that this revision added and that are still here.
 
-    Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be equal
-    byte for byte; exit 1 when that failed for one. A directory with files that were added or changed is left as it is,
-    and named, and so is one in another work tree, whose branch may still have the task. Run again for a task that was taken out, it rebuilds what still contains it. The task's bytes stay in
-    the store, and older revisions still check out. The commit can be undone with git, and the task may be added again.
-    A task that is only staged is dropped from the stage, and nothing is committed.
+    Each rebuilt model is built twice, the second time from a store that holds nothing of the task; both must be
+    equal byte for byte; exit 1 when that failed for one. A directory with files that were added or changed is left
+    as it is, and named, and so is one in another work tree, whose branch may still have the task. Run again for a
+    task that was taken out, it rebuilds what still contains it. The task's bytes stay in the store, and older
+    revisions still check out. The commit can be undone with git, and the task may be added again. A task that is
+    only staged is dropped from the stage, and nothing is committed.
     """
     asked = repo.revert.Options(**given)  # first: a usage error needs no repository
     result = repo.revert.revert(ctx.repository(), target, asked, ctx.progress())
