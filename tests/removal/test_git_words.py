@@ -190,15 +190,18 @@ def test_a_linked_worktree_shares_objects_and_has_its_own_stage_and_model(lab, a
     assert repo.fsck(full=True).ok
 
 
-def test_a_removal_in_one_worktree_rebuilds_what_another_checked_out(lab, adding, tmp_path):
+def test_a_removal_in_one_worktree_leaves_what_another_checked_out_to_its_branch(lab, adding, tmp_path):
     repo = lab.repo(*adding("amber", "bonsai", "chess"))
     lab.git(repo, "worktree", "add", "-q", "-b", "side", str(tmp_path / "linked"))
     linked = weightvc.open(tmp_path / "linked")
     there = linked.checkout(jobs=1).output
     reverted = repo.revert("bonsai", jobs=1)
-    assert [line.output for line in reverted.rebuilt] == [there, None]
+    assert [line.output for line in reverted.rebuilt] == [None]
+    (warning,) = reverted.warnings
+    assert warning.endswith("its branch decides whether it holds the task: run `wvc revert bonsai` there")
+    assert lab.order(linked) == ["amber", "bonsai", "chess"]
+    assert [line.output for line in linked.revert("bonsai", jobs=1).rebuilt] == [there, None]
     assert linked.verify(there, jobs=1).digest == lab.digest(linked, tasks=["amber", "chess"])
-    assert lab.order(linked) == ["amber", "bonsai", "chess"]  # its branch still has the task
 
 
 def test_a_fresh_clone_says_that_it_has_no_objects_and_the_next_step(lab, adding, tmp_path, wvc):

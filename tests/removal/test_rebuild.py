@@ -172,7 +172,7 @@ def test_tasks_that_disagree_on_integers_do_not_keep_another_from_going(lab, add
     reverted = repo.revert("amber", jobs=1)
     assert reverted.rebuilt == ()
     (warning,) = reverted.warnings
-    assert warning.startswith("all tasks were not rebuilt: tensor steps (I64) was changed in different ways")
+    assert "together make no model, so that there is none to compare: tensor steps (I64) was changed in" in warning
     assert lab.order(repo) == ["bonsai", "other"]
 
 

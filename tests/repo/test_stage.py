@@ -157,3 +157,11 @@ def test_a_link_in_the_place_of_a_directory_is_refused(two, tmp_path, where):
     with pytest.raises(Conflict, match="not a plain directory"):
         stage.delete(two.api(), ".wvc/tasks/a.json")
     assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_a_version_that_another_process_commits_meanwhile_is_not_staged_any_more(two, templates, monkeypatch):
+    two.wvc("add", templates.alpha, "--task", "new")
+    read = stage._read
+    monkeypatch.setattr(stage, "_read", lambda file: (file.unlink(), read(file)))
+
+    assert stage.changes(two.api()) == {}

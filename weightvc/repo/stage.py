@@ -6,7 +6,7 @@ changes the stage holds its lock, so that what is staged while a commit settles 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
@@ -62,7 +62,8 @@ def changes(repo: Handle) -> dict[str, bytes | None]:
         suffix = _SUFFIXES.get(file.parent.name, "")
         if not (suffix and name.endswith(suffix) and is_task_name(name.removesuffix(suffix))):
             raise Corrupt(f"{printable(str(file))}: wvc stages no file of that name", "move it away")
-        found[f"{TRACKED}/{file.parent.name}/{name}"] = None if name != file.name else _read(file)
+        with suppress(FileNotFoundError):  # another process has committed it meanwhile
+            found[f"{TRACKED}/{file.parent.name}/{name}"] = None if name != file.name else _read(file)
     return found
 
 
