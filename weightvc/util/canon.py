@@ -96,6 +96,8 @@ def _unique(pairs: list[tuple[str, Json]], where: str) -> dict[str, Json]:
 
 
 def _integer(text: str, where: str) -> int:
+    if text == "-0":  # which other readers take for a floating-point number
+        raise BadInput(f"{where}: -0 is no integer")
     if len(text.lstrip("-")) > _MAX_INT_DIGITS or not -(2**63) <= int(text) < 2**63:
         raise BadInput(f"{where}: an integer beyond 64 bits")
     return int(text)
