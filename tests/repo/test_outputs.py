@@ -144,7 +144,9 @@ def test_a_revert_leaves_the_checkouts_of_other_work_trees_to_their_branches(two
     assert outputs == [str(linked.path / "alpha,beta"), str(tmp_path / "outside"), None]
     seen = {line["path"]: (line["state"], line["why"]) for line in two.json("status")["directories"]}
     assert seen[str(there)] == ("current", "")
-    assert seen[str(linked.path / "alpha,beta")] == ("unknown", "another work tree's: its own `wvc status` tells")
+    says = f"{linked.path / 'alpha,beta'} is another work tree's: its own `wvc status` tells"
+    assert seen[str(linked.path / "alpha,beta")] == ("unknown", says)
+    assert f"  {says}\n" in two.wvc("status")
     assert [line["output"] for line in two.json("revert", "alpha")["rebuilt"]] == [str(there), None]
 
 

@@ -27,13 +27,13 @@ _ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
 
 def objects(git: GitDir) -> tuple[list[str], list[str]]:
     """Return the ids of such commits and of such trees, sorted: those that git has."""
-    found = {name for tree in git.trees() for name in _named(tree.git_dir)}
-    tags = process.run(git.work_tree, "for-each-ref", "--format=%(objectname) %(*objectname)").split()
-    asked = b"".join(name + b"\n" for name in sorted(found | set(tags)))
+    noted = {name for tree in git.trees() for name in _named(tree.git_dir)}
+    tagged = set(process.run(git.work_tree, "for-each-ref", "--format=%(objectname) %(*objectname)").split())
+    asked = b"".join(name + b"\n" for name in sorted(noted | tagged))
     answers = process.run(git.work_tree, "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked)
     kinds = dict(line.split(b" ", 1) for line in answers.splitlines())
-    commits, trees = (sorted(name.decode() for name in kinds if kinds[name] == kind) for kind in (b"commit", b"tree"))
-    return commits, trees
+    commits = sorted(name.decode() for name in noted if kinds.get(name) == b"commit")  # refs' own are looked at anyway
+    return commits, sorted(name.decode() for name, kind in kinds.items() if kind == b"tree")
 
 
 def files(git: GitDir, tree: str, paths: Sequence[str]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def work_trees(git: GitDir) -> list[Path]:
     linked = []
     for note in git.common_dir.glob("worktrees/*/gitdir"):
         with suppress(OSError, Corrupt):
-            linked.append(Path(os.fsdecode(read_file(note, "", _LONGEST).rstrip(b"\n"))).parent)
+            linked.append((note.parent / os.fsdecode(read_file(note, "", _LONGEST).rstrip(b"\n"))).parent)
     main = [git.common_dir.parent] if git.common_dir.name == ".git" else []
     return sorted({git.work_tree, *main, *linked})
 

@@ -56,7 +56,7 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
         made = tuple(str(weighted) for weighted in lock.recipe.tasks)
         freshness: Freshness = "unknown"
         if checkouts.elsewhere(repo, path):
-            why, remedy = "another work tree's: its own `wvc status` tells", ""
+            why, remedy = f"{path} is another work tree's: its own `wvc status` tells", ""
         else:
             why, remedy = _since(repo, lock, state, path, request)
             freshness = "behind" if why else "current"
