@@ -116,7 +116,7 @@ def test_every_bit_flip_among_constant_planes_is_refused():
         ),
         (head(b'{"codec": "raw","dtype":"U8","shape":[0],"side":false}'), "the header is not in canonical form"),
         (head(b'{"dtype":"U8","codec":"raw","shape":[0],"side":false}'), "the header is not in canonical form"),
-        (head(b'{"codec":"raw","dtype":"U8","shape":[-0],"side":false}'), "the header is not in canonical form"),
+        (head(b'{"codec":"raw","dtype":"U8","shape":[-0],"side":false}'), "header: -0 is no integer"),
         (head(b'{"codec":"raw","dtype":"U8","shape":[0],"side":0}'), "a value in the header has the wrong type"),
         (head(b'{"codec":1,"dtype":"U8","shape":[0],"side":false}'), "a value in the header has the wrong type"),
         (head(b'{"codec":"raw","dtype":[],"shape":[0],"side":false}'), "a value in the header has the wrong type"),

@@ -164,7 +164,6 @@ BYTES = {
     "escaped slash": lambda b: b.replace(b"manifest/1", b"manifest\\/1"),
     "no newline at the end": lambda b: b[:-1],
     "two newlines at the end": lambda b: b + b"\n",
-    "minus zero": lambda b: b.replace(b'"part":0', b'"part":-0'),
     "exponent": lambda b: b.replace(b'"size":70', b'"size":7e1'),
 }
 
@@ -182,6 +181,7 @@ def test_another_spelling_of_the_same_value_is_refused(change):
     [
         (lambda b: b.replace(b'"nonfinite":2,', b'"nonfinite":2,\n"nonfinite":2,'), "duplicate name 'nonfinite'"),
         (lambda b: b.replace(b'"shape":[]', b'"shape":[],"shape":[]'), "duplicate name 'shape'"),
+        (lambda b: b.replace(b'"part":0', b'"part":-0'), "-0 is no integer"),
         (lambda b: b"\xef\xbb\xbf" + b, "not valid JSON"),
         (lambda b: b[:-3], "not valid JSON"),
         (lambda b: b + b"{}", "not valid JSON"),
