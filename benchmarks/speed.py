@@ -116,6 +116,8 @@ def _bars(name: str, wall: dict[str, float], cpu: dict[str, float], *, binds: bo
         found.append(Bar(f"{label}, CPU", gain(cpu, what, peer), limit, most=False, binds=False))
         alone = f"{peer.removesuffix(' -T1')}, one thread"
         found.append(Bar(f"{name}: {what} / {alone}", gain(wall, what, alone), limit, most=False, binds=False))
+    both = gain(wall, "decode, 2 threads", "zstd -d")
+    found.append(Bar(f"{name}: decode, 2 threads / zstd -d, wall", both, 0.75, most=False, binds=False))
     return [*found, Bar(f"{name}: gain by a second thread / that of zstd", scaling, 0.95, most=False, binds=binds)]
 
 

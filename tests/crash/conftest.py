@@ -150,6 +150,7 @@ def record(recorder, starts, arena):
             root = Path(made) / "repo"
             if isinstance(start, disk.Crash):
                 disk.write(start.tree, root)
+                judge.restart(root)
             else:
                 judge.copy(starts[start].path, root)
             held, old = disk.scan(root), judge.Judge.look(root)

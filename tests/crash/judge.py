@@ -49,6 +49,12 @@ def locks(root: Path) -> list[Path]:
     return [path for path in found if path.parent.name != "commit"]
 
 
+def restart(root: Path) -> None:
+    """Make the locks that git left as old as they are after a power cut: older than the start of the machine."""
+    for path in locks(root):
+        os.utime(path, (1, 1))
+
+
 def left_over(root: Path) -> list[str]:
     """Return the scratch files of wvc's that are there, and the locks of git's."""
     paths = [path for path in root.rglob("*") if _SCRATCH.fullmatch(path.name)] + locks(root)
@@ -76,15 +82,16 @@ class Judge:
             model = aside[0]
         return Seen(head if code == 0 else "", _staged(root / ".git/wvc/stage"), _digest(model))
 
-    def violations(self, root: Path, old: Seen, new: Seen, *, done: bool) -> list[str]:
+    def violations(self, root: Path, old: Seen, new: Seen, *, done: bool, unaided: bool) -> list[str]:
         """Return what is wrong: with a repository that was ``old`` when a command began that makes it ``new``.
 
-        ``done`` tells whether the command had ended well. Goes on with the repository, and changes it.
+        ``done`` tells whether the command had ended well, ``unaided`` whether the next commands have to work while
+        locks of git's are there. Goes on with the repository, and changes it.
         """
         found = differs(root, [new] if done else [old, new])
         if not found and self.look(root).head:
             found = self.whole(root)
-        return found or self.goes_on(root)
+        return found or self.goes_on(root, unaided=unaided)
 
     def run(self, root: Path, *arguments: str) -> object:
         """Run a command, and return how it ended."""
@@ -100,11 +107,14 @@ class Judge:
         code, said = _git(root, "fsck", "--no-dangling", "--no-progress")
         return [f"git fsck: {said}"] if code or "error" in said else []
 
-    def goes_on(self, root: Path) -> list[str]:
-        """Return what keeps the next commands from doing their work, or is left over after them."""
+    def goes_on(self, root: Path, *, unaided: bool) -> list[str]:
+        """Return what keeps the next commands from doing their work, or is left over after them.
+
+        Unless they have to do it ``unaided``, they may name a lock that a killed git left, and work without it.
+        """
         for arguments in self._next(root):
             ran = self._wvc("-C", root, *arguments)
-            if (ran.code or ran.err) and (left := locks(root)):
+            if not unaided and (ran.code or ran.err) and (left := locks(root)):
                 if not any(str(path) in ran.err for path in left):
                     return [f"{arguments[0]} does not name {left}: {ran.err}"]
                 for path in left:

@@ -66,7 +66,7 @@ class Faults:
         self.fired += ran.fired
         wrong = _said(ran, error) if ran.fired else []
         wrong += self._unswept(place, ran, error) if n not in self.removals else []
-        wrong += self._judged.violations(place, self.start.seen, self.new, done=ran.code == 0)
+        wrong += self._judged.violations(place, self.start.seen, self.new, done=ran.code == 0, unaided=False)
         shutil.rmtree(place)
         if ran.code == 0:
             wrong += self._undurable(place, ran)

@@ -48,9 +48,10 @@ def wrong(judged, arena, request):
         for n, crash in enumerate(chosen):
             root = arena / f"{name} {n}"
             disk.write(crash.tree, root)
+            judge.restart(root)
             if name in AGAIN:
                 assert judged.run(root, *arguments).code == 0
-            left = judged.violations(root, recorded.old, recorded.new, done=crash.ended)
+            left = judged.violations(root, recorded.old, recorded.new, done=crash.ended, unaided=True)
             found += [f"{crash}: {what}" for what in left]
             shutil.rmtree(root)
         return found

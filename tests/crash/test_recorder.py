@@ -118,7 +118,8 @@ def test_a_seeded_bug_is_found(record, judged, models, arena, *, seeded, command
     for n, crash in enumerate(sorted(crashes, key=lambda crash: not crash.ended)):
         root = arena / f"seeded {n}"
         disk.write(crash.tree, root)
-        wrong = judged.violations(root, recorded.old, recorded.new, done=crash.ended)
+        judge.restart(root)
+        wrong = judged.violations(root, recorded.old, recorded.new, done=crash.ended, unaided=True)
         shutil.rmtree(root)
         if any(found in what for what in wrong):
             return

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from weightvc.history import process
+from weightvc.history import locks, process
 from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
 from weightvc.util import canon, fields, fsio
@@ -24,12 +24,16 @@ INDEX_PATIENCE = 2.0
 
 @contextmanager
 def refs_locked(git: GitDir) -> Iterator[None]:
-    """Hold this repository's lock for moving refs; the kernel frees it if the process dies."""
+    """Hold this repository's lock for moving refs; the kernel frees it if the process dies.
+
+    What a commit that a power cut interrupted left locked in git is freed.
+    """
     fsio.check_plain(scratch(git))
     for directory in (git.common_dir / "wvc", git.git_dir / "wvc"):
         fsio.check_plain(directory)
         fsio.make_dirs(directory)
     with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
+        locks.drop_stale(git, _note(git))
         yield
 
 
@@ -56,9 +60,13 @@ def target(git: GitDir, path: str) -> Path:
     return final
 
 
+def _note(git: GitDir) -> Path:
+    return scratch(git) / "pending.json"
+
+
 def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
     """Record durably that ``paths`` must be brought up to date once ``commit`` is in the history of ``HEAD``."""
-    fsio.write_file(scratch(git) / "pending.json", canon.document({"commit": commit, "paths": sorted(paths)}))
+    fsio.write_file(_note(git), canon.document({"commit": commit, "paths": sorted(paths)}))
 
 
 def pending(git: GitDir) -> set[str]:
@@ -67,7 +75,7 @@ def pending(git: GitDir) -> set[str]:
     Raises:
         Corrupt: the note is not one of :func:`note`.
     """
-    file = scratch(git) / "pending.json"
+    file = _note(git)
     try:
         data = read_file(file, "", most=2**24)
         noted = fields.mapping(canon.parse_document(data, str(file)), str(file), ("commit", "paths"))
