@@ -67,6 +67,18 @@ def test_a_projection_takes_what_its_products_and_its_decomposition_take():
     assert seconds(tasks=4) == pytest.approx(4 * 512 * 256 * 6 / 1e9 + 3 * step)
 
 
+def test_what_a_state_holds_is_neither_read_nor_computed():
+    plan = model((512, 256), tasks=4, method="opcm-s")
+    known = [Task(1.0, Version(f"{at:064x}")) for at in range(4)]
+    step = forecast.PRODUCTS * 512 * 256**2 / 1e10 + 256**3 / 1e9
+
+    def held(count):
+        return forecast.seconds(plan, known, SPEED, 1, {plan.tensors[0]: count})
+
+    assert held(3) == pytest.approx(512 * 256 * (4 * 3 + 8) / 1e9 + step)
+    assert held(4) == pytest.approx(512 * 256 * (4 * 2 + 8) / 1e9)
+
+
 def test_more_work_takes_longer():
     assert seconds((1024, 512)) > seconds()
     assert seconds(tasks=3) > seconds()

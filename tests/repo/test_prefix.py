@@ -265,7 +265,7 @@ def test_settings_that_cannot_be_read_stop_a_checkout(repo, tmp_path):
     ran = repo.run("checkout", "-o", tmp_path / "out")
     assert (ran.code, "config.toml: an object was expected" in ran.err) == (3, True)
     assert "hint: correct the file, or delete it: all settings have defaults" in ran.err
-    assert repo.run("checkout", "-n", "-o", tmp_path / "out").code == 0
+    assert repo.run("checkout", "-n", "-o", tmp_path / "out").err == ran.err
 
 
 def test_what_needs_no_states_makes_no_cache(build, states, repo, tmp_path):
@@ -392,3 +392,20 @@ def test_a_system_without_a_list_of_processors_has_a_key_too(monkeypatch):
 def test_what_stands_beside_a_sum_must_be_its_own(about):
     assert prefix._parsed(about, 2) is None
     assert prefix._parsed([["0x1p0", "0x1p1"], [3]], 2) == ([1.0, 2.0], [3])
+
+
+def test_a_dry_run_says_what_the_cache_saves(repo, states, tmp_path):
+    def dry(tasks):
+        return repo.json("checkout", "-n", "--tasks", tasks, "--method", "opcm-s", "-o", tmp_path / "dry")
+
+    says = "2 tensors can begin from cached states, which the time accounts for"
+    cold = dry("a,b,c")
+    repo.wvc("checkout", "--tasks", "a,b", "--method", "opcm-s", "-o", tmp_path / "out")
+    cached = states()
+    warm = dry("a,b,c")
+    assert says not in cold["notes"]
+    assert says in warm["notes"]
+    assert says not in dry("b,a,c")["notes"]
+    (repo.path / ".git/wvc/config.toml").write_text("cache.max_bytes = 0\n")
+    assert says not in dry("a,b,c")["notes"]
+    assert states() == cached != {}

@@ -26,7 +26,7 @@ from weightvc.repo.vectors import kept
 from weightvc.util import fsio, scratch
 from weightvc.util.errors import Conflict
 from weightvc.util.progress import SILENT, Progress
-from weightvc.util.text import listed, printable
+from weightvc.util.text import counted, listed, printable
 
 # What a dry run's estimate of peak memory counts: the libraries, the spans of one worker, those of each task beside,
 # and the copies that a projection holds of a matrix or of its factors, and those of a method that joins matrices.
@@ -111,7 +111,11 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
         empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
         result = replace(result, warnings=(empty,))
     if options.dry_run:
-        about = forecast.seconds(builder.plan, builder.tasks, forecast.calibrate(device), options.jobs)
+        held = prefix.held(repo, builder.plan, device)
+        about = forecast.seconds(builder.plan, builder.tasks, forecast.calibrate(device), options.jobs, held)
+        if held:
+            several = counted(len(held), "tensor")
+            result.notes.append(f"{several} can begin from cached states, which the time accounts for")
         return replace(result, plan=explain.lines(builder.plan, resolved), estimated_seconds=about)
     output.hide(repo, directory)
     kept = asked.lasting(repo, request, resolved.state)

@@ -8,9 +8,10 @@ machine's caches take matrices of other sizes is not known: it is an estimate.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ PRODUCTS = 4
 
 _ROWS, _COLUMNS = 1024, 256
 _ELEMENTS = 2**18
+_STATE = 8
+"""Bytes of an element of a state."""
 _TRIES = 3
 
 
@@ -53,7 +56,9 @@ def calibrate(device: str) -> Speed:
         )
 
 
-def seconds(plan: Plan, tasks: Sequence[Task], speed: Speed, jobs: int) -> float:
+def seconds(
+    plan: Plan, tasks: Sequence[Task], speed: Speed, jobs: int, held: Mapping[TensorPlan, int] = MappingProxyType({})
+) -> float:
     """Return about how long a plan takes with so many threads.
 
     Args:
@@ -61,12 +66,13 @@ def seconds(plan: Plan, tasks: Sequence[Task], speed: Speed, jobs: int) -> float
         tasks: The tasks of the merge, by position.
         speed: What :func:`calibrate` measured.
         jobs: Threads.
+        held: With how many tasks the merge of a tensor begins from a state of them.
     """
     merged = {tensor.names for part in plan.parts for tensor in part.tensors}
-    work = [_work(tensor, None, speed) for tensor in plan.tensors if tensor.names not in merged]
+    work = [_work(tensor, None, speed, 0) for tensor in plan.tensors if tensor.names not in merged]
     for part in plan.parts:
         rate = _joining(part.method, tasks) if isinstance(part.method, Joint) and any(map(_moves, part.tensors)) else 0
-        work += [_work(tensor, part.method, speed) for tensor in part.tensors]
+        work += [_work(tensor, part.method, speed, held.get(tensor, 0)) for tensor in part.tensors]
         work += [rate * tensor.spec.elements * len(tensor.sources) for tensor in filter(_moves, part.tensors)]
     heads = sum(entry.spec.nbytes for entries in plan.heads.values() for entry in entries)
     return (math.fsum(work) + heads / speed.streamed) / min(jobs, os.cpu_count() or 1)
@@ -105,13 +111,14 @@ def passes(tensor: TensorPlan, method: Fold | Joint | None) -> int:
     return 2 if method.scaled and tensor.rule == "elementwise" else 1
 
 
-def _work(tensor: TensorPlan, method: Fold | Joint | None, speed: Speed) -> float:
+def _work(tensor: TensorPlan, method: Fold | Joint | None, speed: Speed, held: int) -> float:
     """Return the seconds that one thread needs for one tensor."""
     if tensor.rule == "factored":
         return _factored(tensor, speed)
-    read = tensor.spec.nbytes * (1 + len(tensor.sources)) * passes(tensor, method)
+    read = tensor.spec.nbytes * (1 + len(tensor.sources) - held) * passes(tensor, method)
+    read += tensor.spec.elements * _STATE if held else 0
     streamed = (read + tensor.spec.nbytes * len(tensor.names)) / speed.streamed
-    steps = {"projected": len(tensor.sources) - 1, "joined": len(tensor.sources) + 2}.get(tensor.rule, 0)
+    steps = {"projected": len(tensor.sources) - max(1, held), "joined": len(tensor.sources) + 2}.get(tensor.rule, 0)
     if steps <= 0:
         return streamed
     n, m = sorted(tensor.base.spec.shape)

@@ -132,22 +132,28 @@ def states(repo: Handle, plan: Plan, tasks: Sequence[Manifest], device: str) -> 
     Raises:
         BadInput, Corrupt: the settings cannot be read.
     """
-    projected = [
-        (part, part.method, tensor)
-        for part in plan.parts
-        if isinstance(part.method, Resumable)
-        for tensor in part.tensors
-        if tensor.rule == "projected"
-    ]
-    if not projected:
-        return Nothing()
     limit = _limit(repo)
-    found = cache.Cache(_root(repo), repo.tmp, limit)  # which keeps to the limit, even if that is nothing
-    if not limit:
+    keys = _keys(plan, device)
+    if not keys:
         return Nothing()
-    here: list[Json] = [RULES, metadata.version("weightvc"), fingerprint(device), _processor()]
-    keys = {tensor: _chain([*here, method.step_rule], tensor, part.weights) for part, method, tensor in projected}
-    return Kept(found, limit, keys, tasks, torch.device(device))
+    found = cache.Cache(_root(repo), repo.tmp, limit)  # which keeps to the limit, even if that is nothing
+    return Kept(found, limit, keys, tasks, torch.device(device)) if limit else Nothing()
+
+
+def held(repo: Handle, plan: Plan, device: str) -> dict[TensorPlan, int]:
+    """Return with how many of its tasks merging a tensor could begin, for each that has a state; reads none.
+
+    Raises:
+        BadInput, Corrupt: the settings cannot be read.
+    """
+    if not _limit(repo):
+        return {}
+    root = _root(repo)
+    there = {
+        tensor: [count for count, key in enumerate(keys, 1) if count > 1 and (root / key).exists()]
+        for tensor, keys in _keys(plan, device).items()
+    }
+    return {tensor: max(counts) for tensor, counts in there.items() if counts}
 
 
 def forget(repo: Handle, tags: Collection[str]) -> list[Path]:
@@ -161,6 +167,21 @@ def forget(repo: Handle, tags: Collection[str]) -> list[Path]:
         The files that could not be removed.
     """
     return cache.forget(_root(repo), tags)
+
+
+def _keys(plan: Plan, device: str) -> dict[TensorPlan, list[str]]:
+    """Return the keys of the states of each tensor that has any, from that of its first task on."""
+    resumable = [(part, part.method) for part in plan.parts if isinstance(part.method, Resumable)]
+    projected = [
+        (tensor, part.weights, method.step_rule)
+        for part, method in resumable
+        for tensor in part.tensors
+        if tensor.rule == "projected"
+    ]
+    if not projected:
+        return {}
+    here: list[Json] = [RULES, metadata.version("weightvc"), fingerprint(device), _processor()]
+    return {tensor: _chain([*here, rule], tensor, weights) for tensor, weights, rule in projected}
 
 
 def _root(repo: Handle) -> Path:
