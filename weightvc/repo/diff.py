@@ -25,7 +25,7 @@ from weightvc.repo.plan import TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
 from weightvc.repo.state import State, load
-from weightvc.util.errors import BadInput, NotFound
+from weightvc.util.errors import BadInput, Conflict, NotFound
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import meant, printable
 
@@ -105,6 +105,7 @@ def diff(
     Raises:
         NotFound: no such model.
         BadInput: a directory without tensors of the base.
+        Conflict: the tasks of a recipe or revision cannot be merged as they are.
     """
     state = load(repo)
     with ExitStack() as stack:
@@ -257,7 +258,12 @@ def _merged(repo: Handle, state: State, label: str, stack: ExitStack) -> Side:
     request = Request(recipe=label) if label in state.recipes else Request(rev=label)
     resolved = _same_base(resolve.resolve(repo, request), state)
     builder = Builder(repo, resolved, device="cpu", jobs=1)
-    work = stack.enter_context(builder.materializer(builder.plan))
+    try:
+        plan = builder.plan
+    except Conflict as error:
+        save = f"compare single tasks, or a recipe that decides it: to `wvc recipe save NAME` {error.hint}"
+        raise Conflict(f"{printable(label)}: {error}", save) from None
+    work = stack.enter_context(builder.materializer(plan))
     work.prepare(SILENT)
     plans = {name: plan for plan in work.plan.tensors for name in _base_names(plan)}
 
