@@ -90,6 +90,7 @@ ALL = {
     "gc": {"removed", "removed_bytes", "young", "young_bytes", "used", "grace_days", "objects"},
     "du": {
         "usage", "objects", "objects_bytes", "unreferenced", "unreferenced_bytes", "cache_bytes", "scratch_bytes",
+        "quarantine_bytes",
     },
     "estimate": {"task", "bytes", "sampled_bytes", "estimates"},
     "repack": {"tasks", "staged"},

@@ -66,7 +66,7 @@ def test_earlier_versions_staged_and_removed_tasks(two, models, tmp_path):
 def test_what_nothing_refers_to_and_what_else_is_there(two, templates):
     two.wvc("add", templates.alpha, "--task", "extra", "--codec", "raw")
     two.wvc("unstage")
-    for name, data in (("cache/x", b"12345"), ("tmp/y", b"123")):
+    for name, data in (("cache/x", b"12345"), ("tmp/y", b"123"), ("quarantine/z", b"1")):
         file = two.path / ".git/wvc" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(data)
@@ -75,10 +75,11 @@ def test_what_nothing_refers_to_and_what_else_is_there(two, templates):
 
     assert found["unreferenced"] > 0
     assert found["unreferenced_bytes"] == two.json("gc", "-n", "--grace", "0")["removed_bytes"]
-    assert (found["cache_bytes"], found["scratch_bytes"]) == (5, 3)
+    assert (found["cache_bytes"], found["scratch_bytes"], found["quarantine_bytes"]) == (5, 3, 1)
     said = two.wvc("du").splitlines()
-    assert "that nothing refers to: `wvc gc` deletes them" in said[-3]
-    assert said[-2:] == ["cached states: 5 B", "scratch files: 3 B"]
+    assert "that nothing refers to: `wvc gc` deletes them" in said[-4]
+    aside = "damaged objects in .git/wvc/quarantine, which nothing reads: 1 B"
+    assert said[-3:] == ["cached states: 5 B", "scratch files: 3 B", aside]
 
 
 @pytest.mark.parametrize("task", ["alpha", "base"])

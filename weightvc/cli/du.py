@@ -36,7 +36,12 @@ def _lines(result: "Used") -> Iterator[str]:
     if result.unreferenced:
         loose = f"{counted(result.unreferenced, 'object')}, {size(result.unreferenced_bytes)}"
         yield f"{loose}, that nothing refers to: `wvc gc` deletes them when they are old enough"
-    for what, nbytes in (("cached states", result.cache_bytes), ("scratch files", result.scratch_bytes)):
+    beside = {
+        "cached states": result.cache_bytes,
+        "scratch files": result.scratch_bytes,
+        "damaged objects in .git/wvc/quarantine, which nothing reads": result.quarantine_bytes,
+    }
+    for what, nbytes in beside.items():
         if nbytes:
             yield f"{what}: {size(nbytes)}"
 

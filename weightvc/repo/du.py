@@ -47,6 +47,7 @@ class Used:
 
     ``objects_bytes`` is the whole store, and ``unreferenced_bytes`` what `wvc gc` would delete, now or when it is old
     enough. ``cache_bytes`` are kept states of merges, ``scratch_bytes`` what commands at work, or killed, have there.
+    ``quarantine_bytes`` are damaged objects that `wvc fsck --repair` put aside.
     """
 
     usage: tuple[Usage, ...]
@@ -56,6 +57,7 @@ class Used:
     unreferenced_bytes: int
     cache_bytes: int
     scratch_bytes: int
+    quarantine_bytes: int
 
 
 def du(repo: Handle) -> Used:
@@ -82,8 +84,8 @@ def du(repo: Handle) -> Used:
         kind = "current" if name in current else "staged" if name in staged else "past"
         usage.append(_usage(name, kind, shown, versions[name], sizes, users))
     loose = [size for oid, size in sizes.items() if oid not in named]
-    cache, tmp = (_tree(repo.local / name) for name in ("cache", "tmp"))
-    return Used(tuple(usage), len(sizes), sum(sizes.values()), len(loose), sum(loose), cache, tmp)
+    beside = [_tree(repo.local / name) for name in ("cache", "tmp", "quarantine")]
+    return Used(tuple(usage), len(sizes), sum(sizes.values()), len(loose), sum(loose), *beside)
 
 
 def _usage(  # noqa: PLR0917 -- all that is known of one task
