@@ -132,10 +132,10 @@ def states(repo: Handle, plan: Plan, tasks: Sequence[Manifest], device: str) -> 
     Raises:
         BadInput, Corrupt: the settings cannot be read.
     """
-    limit = _limit(repo)
     keys = _keys(plan, device)
     if not keys:
         return Nothing()
+    limit = _limit(repo)
     found = cache.Cache(_root(repo), repo.tmp, limit)  # which keeps to the limit, even if that is nothing
     return Kept(found, limit, keys, tasks, torch.device(device)) if limit else Nothing()
 
@@ -146,12 +146,12 @@ def held(repo: Handle, plan: Plan, device: str) -> dict[TensorPlan, int]:
     Raises:
         BadInput, Corrupt: the settings cannot be read.
     """
-    if not _limit(repo):
+    every, root = _keys(plan, device), _root(repo)
+    if not every or not _limit(repo):
         return {}
-    root = _root(repo)
     there = {
         tensor: [count for count, key in enumerate(keys, 1) if count > 1 and (root / key).exists()]
-        for tensor, keys in _keys(plan, device).items()
+        for tensor, keys in every.items()
     }
     return {tensor: max(counts) for tensor, counts in there.items() if counts}
 
