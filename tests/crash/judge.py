@@ -50,8 +50,8 @@ def locks(root: Path) -> list[Path]:
 
 
 def restart(root: Path) -> None:
-    """Make the locks that git left as old as they are after a power cut: older than the start of the machine."""
-    for path in locks(root):
+    """Make the locks of git's and the note of a commit as old as they are then: older than the start of the machine."""
+    for path in (*locks(root), *root.glob(".git/wvc/commit/pending.json")):
         os.utime(path, (1, 1))
 
 

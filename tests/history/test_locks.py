@@ -19,6 +19,7 @@ def interrupted(repo):
         made = commit(repo.git, lambda _: {TASK: b"1"}, "m").commit
         refresh.scratch(repo.git).mkdir(parents=True)
         refresh.note(repo.git, made, [TASK])
+        os.utime(refresh.scratch(repo.git) / "pending.json", (_boot() - 60, _boot() - 60))
         files = [repo.path / ".git" / name for name in LOCKS]
         for file in files:
             file.touch()
@@ -73,3 +74,43 @@ def test_a_detached_head_has_no_branch_to_free(repo, interrupted):
     (repo.path / ".git/HEAD").write_text(repo.run("rev-parse", "refs/heads/other") + "\n")
     assert refresh.recover(repo.git) == ()
     assert [file.exists() for file in files] == [False, False, True]
+
+
+def test_nothing_is_freed_for_a_commit_that_was_cut_off_after_the_start(repo, interrupted):
+    files = interrupted(_boot() - 60)
+    os.utime(refresh.scratch(repo.git) / "pending.json")
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    assert all(file.exists() for file in files)
+
+
+@pytest.mark.parametrize("note", ["", "{}", "whole"])
+def test_nothing_outside_the_repository_is_removed(repo, interrupted, tmp_path, note):
+    """A repository from a stranger, whose branch lies behind a link."""
+    interrupted(_boot() - 60)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "Cargo.lock").write_text("precious")
+    os.utime(outside / "Cargo.lock", (1, 1))
+    (repo.path / ".git/refs/heads/x").symlink_to(outside)
+    (repo.path / ".git/HEAD").write_text("ref: refs/heads/x/Cargo\n")
+    if note != "whole":
+        (refresh.scratch(repo.git) / "pending.json").write_text(note)
+        os.utime(refresh.scratch(repo.git) / "pending.json", (1, 1))
+    refresh.recover(repo.git)
+    assert (outside / "Cargo.lock").read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo", "link"])
+def test_what_is_no_file_stays(repo, interrupted, make):
+    lock, *_ = interrupted(_boot() - 60)
+    lock.unlink()
+    match make:
+        case "mkdir":
+            lock.mkdir()
+        case "mkfifo":
+            os.mkfifo(lock)
+        case _:
+            lock.symlink_to("elsewhere")
+    os.utime(lock, (1, 1), follow_symlinks=False)
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    assert os.path.lexists(lock)

@@ -149,14 +149,29 @@ def test_damaged_manifests_anywhere_in_history(two):
     two.git("commit", "-qam", "mended")
     later = two.run("--json", "fsck")
 
-    assert (now.code, later.code) == (1, 1)
+    assert (now.code, later.code) == (1, 0)
     assert [(f["kind"], f["what"]) for f in now.json["findings"]] == [
         ("manifest", ".wvc/tasks/alpha.json"),
         ("manifest", "HEAD"),
     ]
-    assert [(f["kind"], f["what"]) for f in later.json["findings"]] == [("manifest", ".wvc/tasks/alpha.json")]
     assert "`git checkout COMMIT -- .wvc/tasks/alpha.json`, and `git commit`" in hint
+    (note,) = later.json["notes"]
+    assert note.startswith(".wvc/tasks/alpha.json: ")
+    assert f"in commit {two.git('rev-parse', 'HEAD~1')[:12]}; no branch or tag has that any more" in note
     assert later.json["hints"] == []
+
+
+def test_a_damaged_manifest_that_another_branch_has(two):
+    path = two.path / ".wvc/tasks/alpha.json"
+    two.git("switch", "-qc", "other")
+    path.write_text("{}")
+    two.git("commit", "-qam", "broken")
+    two.git("switch", "-q", "main")
+
+    found = two.run("--json", "fsck")
+
+    assert (found.code, found.json["notes"]) == (1, [])
+    assert [(f["kind"], f["what"]) for f in found.json["findings"]] == [("manifest", ".wvc/tasks/alpha.json")]
 
 
 def test_a_damaged_staged_manifest(two, templates, refused):

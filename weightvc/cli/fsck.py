@@ -43,6 +43,7 @@ def command(ctx: Context, full: bool, repair: bool, sources: tuple[Path, ...], j
         result = repo.fsck.fsck(found, full=full, jobs=jobs, progress=progress)
     ctx.code = 0 if result.ok else exits.FOUND
     ctx.emit("fsck", result, [*_repaired(result, dry_run=dry_run), *_lines(result, bool(ctx.verbose))])
+    ctx.note(result.notes)
     ctx.note(result.hints, "hint")
 
 
@@ -64,6 +65,9 @@ def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
         yield f"{finding.kind} {finding.what}: {finding.detail}"
         if finding.costs:
             yield f"  needed by {listed(finding.costs)}"
+    if any(finding.kind == "history" for finding in result.findings):
+        yield "what history refers to cannot be told, so no object was looked at"
+        return
     here = result.objects - len(missing)
     how = "read and compared" if result.full else "present; `wvc fsck --full` reads them"
     manifests, objects = counted(result.manifests, "manifest"), counted(result.objects, "object")

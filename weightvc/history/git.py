@@ -1,7 +1,6 @@
 """Where a repository is, and reading its commits."""
 
 import errno
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,14 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from weightvc.history import process
+from weightvc.history import contents, process
+from weightvc.history.contents import Content
 from weightvc.history.process import GitFailed
-from weightvc.util import canon, fsio, scratch
-from weightvc.util.errors import Conflict, Corrupt, Missing, NotARepository, NotFound, RequestError
+from weightvc.util import fsio, scratch
+from weightvc.util.errors import Conflict, NotARepository, NotFound, RequestError
 from weightvc.util.text import printable
-
-_BATCH = 16
-"""Blobs read by one git process: bounds the memory that their output takes."""
 
 _FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
@@ -82,18 +79,24 @@ class GitDir:
 
     def read(self, rev: str, path: str) -> bytes | None:
         """Return a file's bytes at a revision, or ``None`` if there is no such file."""
-        return self._cat([f"{self.resolve(rev)}:{path}"])[0] if "\n" not in path else None
+        found = self._checked([f"{self.resolve(rev)}:{path}"])[0] if "\n" not in path else None
+        return found.data if found is not None and found.kind == "blob" else None
 
     def read_tree(self, rev: str, prefix: str = ".wvc/") -> dict[str, str]:
-        """Return path → blob id of every file under ``prefix`` at a revision; submodules are passed over."""
-        listed = process.run(self.work_tree, "ls-tree", "-r", "-z", "--full-tree", self.resolve(rev), "--", prefix)
-        found = {}
+        """Return path → blob id of every file under ``prefix`` at a revision; submodules are passed over.
+
+        Raises:
+            Corrupt: the commit, or a tree on the way, does not have the contents that its id stands for.
+        """
+        commit = self.resolve(rev)
+        listed = process.run(self.work_tree, "ls-tree", "-r", "-t", "-z", "--full-tree", commit, "--", prefix)
+        found: dict[str, dict[str, str]] = {"blob": {}, "tree": {}, "commit": {}}
         for entry in listed.split(b"\0")[:-1]:
             meta, path = entry.split(b"\t", 1)
-            _, kind, blob = meta.decode().split(" ")
-            if kind == "blob":
-                found[os.fsdecode(path)] = blob
-        return found
+            _, kind, oid = meta.decode().split(" ")
+            found[kind][os.fsdecode(path)] = oid
+        self._checked([commit, f"{commit}^{{tree}}", *found["tree"].values()])
+        return found["blob"]
 
     def unmerged(self, prefix: str = ".wvc/") -> tuple[str, ...]:
         """Return the paths under ``prefix`` of which the index holds several sides of a conflict, sorted."""
@@ -108,15 +111,10 @@ class GitDir:
             Missing: git does not have one of them, as in a partial clone.
         """
         found = {}
-        for start in range(0, len(blobs), _BATCH):
-            batch = blobs[start : start + _BATCH]
-            for blob, data in zip(batch, self._cat(batch), strict=True):
-                if data is None:
-                    raise Missing(f"git has no file contents {printable(blob)}", "run `git fetch --refetch`")
-                if not _is(blob, data):
-                    what = f"git's file {printable(blob)} is damaged: its contents have another id"
-                    raise Corrupt(what, "`git fsck` shows what else is; fetch it from another clone")
-                found[blob] = data
+        for blob, content in zip(blobs, self._checked(blobs), strict=True):
+            if content is None or content.kind != "blob":
+                raise contents.missing(blob)
+            found[blob] = content.data
         return found
 
     def log(self, rev: str = "HEAD", paths: Sequence[str] = (), max_count: int | None = None) -> Iterator[LogEntry]:
@@ -156,6 +154,17 @@ class GitDir:
                 return False
             raise
         return True
+
+    def first_with(self, blob: str) -> str:
+        """Return the full id of the first commit that has a file's contents; empty if no ref reaches one."""
+        found = process.line(self.work_tree, "log", "--all", "--format=%H", "--reverse", f"--find-object={blob}")
+        return found.partition("\n")[0]
+
+    def present(self, path: str) -> set[str]:
+        """Return the ids of what ``HEAD``, the commits that refs name, and the index have at a path."""
+        refs = process.line(self.work_tree, "for-each-ref", "--format=%(objectname)").split()
+        found = contents.sizes(self.work_tree, [f"{tip}:{path}" for tip in ("HEAD", *refs)])
+        return {one[0] for one in found if one is not None} | self.indexed((path,)).get(path, set())
 
     def trees(self) -> "tuple[GitDir, ...]":
         """Return this repository with the git directory of each of its work trees, linked ones too.
@@ -199,34 +208,8 @@ class GitDir:
                 found.setdefault(os.fsdecode(path), set()).add(blob)
         return found
 
-    def _cat(self, names: Sequence[str]) -> list[bytes | None]:
-        """Read one blob for each object name; ``None`` for an absent object or one that is no blob."""
-        asked = b"".join(os.fsencode(name) + b"\n" for name in names)
-        sizes = process.run(self.work_tree, "cat-file", "--batch-check", "--buffer", stdin=asked)
-        for line in sizes.splitlines():  # before git hands over what would not fit
-            blob, last = line.split(b" ")[0], line.rpartition(b" ")[2]
-            if last.isdigit() and int(last) > canon.MAX_BYTES:
-                what = f"git's file {printable(os.fsdecode(blob))} has {int(last)} bytes"
-                raise Corrupt(f"{what}, more than any file of wvc", "`git log --all --find-object` finds its commit")
-        out = process.run(self.work_tree, "cat-file", "--batch", "--buffer", stdin=asked)
-        found: list[bytes | None] = []
-        start = 0
-        for _ in names:
-            end = out.index(b"\n", start)
-            *_, kind, last = out[start:end].split(b" ")
-            start = end + 1
-            if last == b"missing":
-                found.append(None)
-                continue
-            found.append(out[start : start + int(last)] if kind == b"blob" else None)
-            start += int(last) + 1
-        return found
-
-
-def _is(blob: str, data: bytes) -> bool:
-    """Tell whether a file has the contents that git's id of it stands for."""
-    digest = hashlib.sha1 if len(blob) == 40 else hashlib.sha256
-    return digest(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob
+    def _checked(self, names: Sequence[str]) -> list[Content | None]:
+        return list(contents.checked(self.work_tree, self.common_dir / "objects", names))
 
 
 def _resolve(work_tree: Path, rev: str) -> str:

@@ -2,11 +2,11 @@
 
 git takes a lock by making a file, so one of a process that died stays, and says nothing of whose it was. After a power
 cut nobody holds it: it is older than the last start of the machine. That alone is not enough where another machine
-shares the disk, so the note of an interrupted commit has to be there as well, as it is whenever the cut came while wvc
-had git move a ref or write the index.
+shares the disk, so the note of an interrupted commit has to be there as well, as old itself, as it is whenever the cut
+came while wvc had git move a ref or write the index.
 """
 
-import os
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -21,19 +21,35 @@ from weightvc.util import fsio
 def drop_stale(git: GitDir, note: Path) -> None:
     """Remove the locks on the index, ``HEAD`` and its branch that are older than the last start of this machine.
 
+    Only regular files that lie in the git directory itself are removed, whatever links a hostile one may hold.
+
     Args:
         git: The repository; the caller holds the lock of :func:`weightvc.history.refresh.refs_locked`.
-        note: What an interrupted commit left. Nothing is removed without it, nor where the system does not say when
-            it was started (all but Linux).
+        note: What an interrupted commit left. Nothing is removed if that is not as old itself, nor where the system
+            does not say when it was started (all but Linux).
     """
-    if not note.exists():
-        return
     started = _started()
-    for lock in _locks(git):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if os.lstat(lock).st_mtime < started:
-                fsio.remove_file(lock)
-                fsio.sync_dir(lock.parent)  # or the next power cut brings it back, and the note is gone by then
+    if not _is_older(note, started):
+        return
+    for top, name in _locks(git):
+        lock = top / name
+        if _is_plain(top, lock) and _is_older(lock, started):
+            fsio.remove_file(lock)
+            fsio.sync_dir(lock.parent)  # or the next power cut brings it back, and the note is gone by then
+
+
+def _is_older(path: Path, started: float) -> bool:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < started
+
+
+def _is_plain(top: Path, lock: Path) -> bool:
+    """Tell whether no directory from ``top`` down to a lock is a symbolic link, or leads up again."""
+    below = [parent for parent in lock.parents if parent != top and parent.is_relative_to(top)]
+    return ".." not in lock.parts and not any(parent.is_symlink() for parent in below)
 
 
 def _started() -> float:
@@ -41,9 +57,10 @@ def _started() -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else 0.0
 
 
-def _locks(git: GitDir) -> list[Path]:
-    found = [git.git_dir / "index.lock", git.git_dir / "HEAD.lock", git.common_dir / "reftable" / "tables.list.lock"]
+def _locks(git: GitDir) -> list[tuple[Path, str]]:
+    """Return the git directory and the name below it of each lock that a commit of wvc's may have left."""
+    found = [(git.git_dir, "index.lock"), (git.git_dir, "HEAD.lock"), (git.common_dir, "reftable/tables.list.lock")]
     with suppress(GitFailed):
         branch = process.line(git.work_tree, "symbolic-ref", "--quiet", "HEAD")
-        found.append(git.common_dir / f"{branch}.lock")
+        found.append((git.common_dir, f"{branch}.lock"))
     return found

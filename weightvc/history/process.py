@@ -17,7 +17,7 @@ from types import MappingProxyType
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-from weightvc.util.errors import RequestError
+from weightvc.util.errors import Corrupt, RequestError
 from weightvc.util.text import printable
 
 # What a surrounding hook or script exports (GIT_DIR, GIT_INDEX_FILE, quarantine …) is about another repository.
@@ -36,6 +36,8 @@ _VARIABLES = (
 _SETTINGS = {
     "diff.orderFile": "/dev/null",
     "log.follow": "false",
+    "core.commitGraph": "false",
+    "core.multiPackIndex": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": "/dev/null",
     "core.fsync": "all",
@@ -44,6 +46,9 @@ _SETTINGS = {
     "i18n.commitEncoding": "UTF-8",
     "user.useConfigOnly": "true",
 }
+_DAMAGED = re.compile(r"(?:hash mismatch|unable to unpack|loose object|corrupt loose object) '?([0-9a-f]{40,64})\b")
+"""What git says of a file of one object that is not what its id stands for, or nothing that can be unpacked."""
+
 _NOT_FOUND = 127
 _FULL = ("No space left on device", "Out of diskspace")
 """What git says on a full disk, in whatever language it says the rest."""
@@ -84,6 +89,7 @@ def run(
         settings: Further git settings that override all others.
 
     Raises:
+        Corrupt: the file of one of git's objects is damaged.
         GitFailed: the command ended with an error.
         RequestError: git is not installed.
     """
@@ -103,6 +109,8 @@ def run(
             status, out, err = _NOT_FOUND, b"", ""
     if status == _NOT_FOUND:
         raise RequestError("git is not installed", "install git 2.36 or newer and try again")
+    if status and (found := _DAMAGED.search(err)):
+        raise damaged(Path(line(directory, "rev-parse", "--path-format=absolute", "--git-path", "objects")), found[1])
     if status:
         raise GitFailed(arguments[0], status, err)
     return bytes(out)
@@ -111,6 +119,27 @@ def run(
 def line(directory: Path, *arguments: str, stdin: bytes = b"", index: Path | None = None) -> str:
     """Run git as :func:`run` does and return the one line that it prints."""
     return os.fsdecode(run(directory, *arguments, stdin=stdin, index=index)).removesuffix("\n")
+
+
+def damaged(objects: Path, oid: str, kind: str = "object") -> Corrupt:
+    """Return the error for one of git's objects that does not have the contents that its id stands for.
+
+    Args:
+        objects: Where git's loose objects are.
+        oid: The full id.
+        kind: ``blob``, ``tree``, ``commit`` or ``tag``, if that is known.
+    """
+    file = loose(objects, oid)
+    what = f"git's {'file' if kind == 'blob' else kind} {printable(oid)} is damaged: its contents have another id"
+    if not file.is_file():
+        return Corrupt(what, "`git fsck` shows what else is; clone again from where it is whole")
+    again = "then run `git fetch --refetch`, or copy that file from another clone"
+    return Corrupt(what, f"move {file} away, {again}")
+
+
+def loose(objects: Path, oid: str) -> Path:
+    """Return where an object is while it has a file of its own."""
+    return objects / oid[:2] / oid[2:]
 
 
 def no_filters(directory: Path) -> dict[str, str]:

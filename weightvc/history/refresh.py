@@ -7,7 +7,7 @@ up a note that it finds. The caller of everything here except :func:`recover` ho
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from weightvc.history import locks, process
@@ -33,7 +33,9 @@ def refs_locked(git: GitDir) -> Iterator[None]:
         fsio.check_plain(directory)
         fsio.make_dirs(directory)
     with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
-        locks.drop_stale(git, _note(git))
+        with suppress(Corrupt):  # a note that says nothing is no reason to remove anything
+            if _noted(git) is not None:
+                locks.drop_stale(git, _note(git))
         yield
 
 
@@ -75,21 +77,26 @@ def pending(git: GitDir) -> set[str]:
     Raises:
         Corrupt: the note is not one of :func:`note`.
     """
+    noted = _noted(git)
+    try:
+        return noted[1] if noted is not None and git.is_ancestor(noted[0], "HEAD") else set()
+    except NotFound:
+        return set()
+
+
+def _noted(git: GitDir) -> tuple[str, set[str]] | None:
+    """Return the commit and the paths of the note; ``None`` if there is none."""
     file = _note(git)
     try:
         data = read_file(file, "", most=2**24)
         noted = fields.mapping(canon.parse_document(data, str(file)), str(file), ("commit", "paths"))
-        commit = fields.typed(noted["commit"], str, str(file))
         paths = {fields.typed(path, str, str(file)) for path in fields.typed(noted["paths"], list, str(file))}
+        return fields.typed(noted["commit"], str, str(file)), paths
     except FileNotFoundError:
-        return set()
+        return None
     except (BadInput, Corrupt) as error:
         undo = "if `git status` then shows changes below .wvc, `git restore --staged --worktree .wvc` undoes them"
         raise Corrupt(str(error), f"delete {file}; {undo}") from None
-    try:
-        return paths if git.is_ancestor(commit, "HEAD") else set()
-    except NotFound:
-        return set()
 
 
 def settle(git: GitDir, paths: Collection[str], patience: float, *, done: str = "a commit is made") -> tuple[str, ...]:

@@ -28,7 +28,7 @@ _ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
 def objects(git: GitDir) -> tuple[list[str], list[str]]:
     """Return the ids of such commits and of such trees, sorted: those that git has."""
     noted = {name for tree in git.trees() for name in _named(tree.git_dir)}
-    tagged = set(process.run(git.work_tree, "for-each-ref", "--format=%(objectname) %(*objectname)").split())
+    tagged = {b"%s^{}" % name for name in process.run(git.work_tree, "for-each-ref", "--format=%(objectname)").split()}
     asked = b"".join(name + b"\n" for name in sorted(noted | tagged))
     answers = process.run(git.work_tree, "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked)
     kinds = dict(line.split(b" ", 1) for line in answers.splitlines())

@@ -47,7 +47,8 @@ class Checked:
 
     ``needs`` counts the objects that the base and each task refer to, all their versions together. ``hints`` say what
     can be done about objects that are missing or damaged. :mod:`weightvc.repo.repair` says which it ``restored``, and
-    which damaged ones it put into ``quarantined``; or would, in a dry run.
+    which damaged ones it put into ``quarantined``; or would, in a dry run. ``notes`` tell of files of earlier commits
+    that never were manifests, which `HEAD` has no more.
     """
 
     ok: bool
@@ -61,19 +62,20 @@ class Checked:
     hints: tuple[str, ...] = ()
     restored: tuple[Restored, ...] = ()
     quarantined: tuple[ObjectId, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress = SILENT) -> Checked:
     """Check every manifest that a ref, HEAD or the stage holds, and every object that one refers to.
 
-    Objects are checked for presence and size, and with ``full`` read and compared with their ids, and every entry
-    decoded and compared with the digest that its manifest states.
+    Objects are checked for presence and size. With ``full`` they are read and compared with their ids, and so is all
+    of git's history; and every entry is decoded and compared with the digest that its manifest states.
 
     Raises:
         NotARepository: HEAD has no `.wvc`.
         Unsupported: something is in a newer format, which says nothing about damage.
     """
-    manifests, findings = _manifests(repo)
+    manifests, findings, hints, notes = _manifests(repo, full)
     if not any(finding.kind == "history" for finding in findings):
         findings += [*_removals(repo), *_staged_recipes(repo), *_head(repo)]
     users: dict[ObjectId, list[tuple[str, Place]]] = defaultdict(list)
@@ -97,12 +99,12 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     extra = sum(oid not in users for oid in repo.store.ids())
     held = sum(size for size, _ in checked)
     needs = Counter(owner for owner, _ in {(owner, oid) for owner, manifest in manifests for oid in manifest.objects()})
-    return Checked(
-        not findings, full, len(manifests), len(users), held, extra, tuple(findings), needs, _hints(broken, findings)
-    )
+    hints += _hints(broken, findings)
+    counts = (len(manifests), len(users), held, extra)
+    return Checked(not findings, full, *counts, tuple(findings), needs, tuple(hints), notes=tuple(notes))
 
 
-def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> tuple[str, ...]:
+def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> list[str]:
     """Return what can be done about objects that are not here, or not whole, and about manifests."""
     hints = []
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
@@ -121,19 +123,30 @@ def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> tuple[str,
             hints.append(
                 f"{good}; take it from one that has it whole: `git checkout COMMIT -- {path}`, and `git commit`"
             )
-    return tuple(hints)
+    return hints
 
 
-def _manifests(repo: Handle) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
-    """Return every manifest with whose it is, and those that cannot be read."""
+def _manifests(repo: Handle, full: bool) -> tuple[list[tuple[str, Manifest]], list[Finding], list[str], list[str]]:
+    """Return every manifest with whose it is, those that cannot be read, hints, and notes."""
     try:
-        found = reach.manifests(repo)
+        found = reach.manifests(repo, checked=full)
     except (NotARepository, Unsupported):
         raise
     except WeightvcError as error:  # of git or the stage: what is behind it cannot be looked at
-        return [], [Finding("history", "manifests", (), error.what)]
-    wrong = [Finding("manifest", one.path, (), one.error.what) for one in found.unreadable]
-    return [(manifest.task or "base", manifest) for manifest in found.manifests], wrong
+        return [], [Finding("history", "manifests", (), error.what)], [error.hint] if error.hint else [], []
+    wrong, past = [], []
+    for one in found.unreadable:
+        if one.blob and _is_past(repo, one):
+            what = f"{one.error.what}, in commit {repo.git.first_with(one.blob)[:12]}"
+            past.append(f"{what}; no branch or tag has that any more, and nothing is to be done")
+        else:
+            wrong.append(Finding("manifest", one.path, (), one.error.what.removeprefix(f"{one.path}: ")))
+    return [(manifest.task or "base", manifest) for manifest in found.manifests], wrong, [], past
+
+
+def _is_past(repo: Handle, one: reach.Unreadable) -> bool:
+    """Tell whether no branch, tag or index has such a file, but only a commit before."""
+    return one.blob not in repo.git.present(one.path)
 
 
 def _removals(repo: Handle) -> list[Finding]:

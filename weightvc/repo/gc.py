@@ -61,6 +61,7 @@ def gc(repo: Handle, options: Options, progress: Progress = SILENT) -> Collected
 
     Raises:
         Conflict: another command uses the store.
+        Corrupt: something of git's history is damaged, so that nobody can tell what it refers to.
         NotARepository: HEAD has no `.wvc`.
         RequestError: the clone does not have all of history.
         Unsupported: a manifest is in a newer format.
@@ -87,7 +88,7 @@ def _used(repo: Handle) -> set[ObjectId]:
             "this clone has only the end of history, and objects may belong to what is cut off",
             "run `git fetch --unshallow` first",
         )
-    return reach.manifests(repo, reflogs=True).objects()
+    return reach.manifests(repo, reflogs=True, checked=True).objects()
 
 
 def _garbage(repo: Handle, used: set[ObjectId], grace_days: float) -> list[Garbage]:

@@ -6,27 +6,30 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from weightvc.history import remembered
+from weightvc.history import integrity, remembered
 from weightvc.history.git import GitDir
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import stage
-from weightvc.repo.repository import BASE, TRACKED, Handle
-from weightvc.util.errors import Corrupt, Unsupported, WeightvcError
+from weightvc.repo.repository import BASE, RECIPES, REMOVALS, TRACKED, Handle
+from weightvc.util.errors import Corrupt, Missing, Unsupported, WeightvcError
 from weightvc.util.reading import read_file
+from weightvc.util.text import printable
 
 _TASKS = f"{TRACKED}/tasks"
 _PATHS = (BASE, _TASKS)
+_DIRECTORIES = (TRACKED, _TASKS, RECIPES, REMOVALS)
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that should be a manifest, and what is wrong with it."""
+    """A file that should be a manifest, what is wrong with it, and git's id of it if that has it."""
 
     path: str
     data: bytes
     error: WeightvcError
+    blob: str = ""
 
 
 @dataclass
@@ -46,20 +49,22 @@ class Found:
         return known | {ObjectId(text.decode()) for one in self.unreadable for text in _ID.findall(one.data)}
 
 
-def manifests(repo: Handle, *, reflogs: bool = False) -> Found:
+def manifests(repo: Handle, *, reflogs: bool = False, checked: bool = False) -> Found:
     """Return every version of every manifest: of all refs and worktrees, in git's indexes, and staged.
 
     Args:
         repo: The repository.
         reflogs: Also what branches were before they were moved, and whatever else git remembers; and the files of all
             work trees, whether git knows them or not.
+        checked: Compare all of history with its ids first, so that no damage there can hide a manifest.
 
     Raises:
+        Corrupt: a commit, tree or file of git's is damaged.
         Unsupported: one is in a newer format, so that nobody here can tell what it refers to.
         Missing: git does not have a file's contents, as in a partial clone.
     """
     found = Found()
-    for where, data, is_staged in _files(repo, reflogs):
+    for where, data, is_staged, blob in _files(repo, reflogs, checked):
         try:
             manifest = Manifest.from_bytes(data, where)
             found.manifests.append(manifest)
@@ -67,28 +72,34 @@ def manifests(repo: Handle, *, reflogs: bool = False) -> Found:
         except Unsupported:
             raise
         except WeightvcError as error:
-            found.unreadable.append(Unreadable(where, data, error))
+            found.unreadable.append(Unreadable(where, data, error, blob))
     return found
 
 
-def _files(repo: Handle, reflogs: bool) -> Iterator[tuple[str, bytes, bool]]:
-    """Return the path and the contents of every manifest, and whether it is staged."""
-    for path, blobs in sorted(_blobs(repo.git, reflogs).items()):
-        for data in repo.git.read_blobs(sorted(blobs)).values():
-            yield path, data, False
+def _files(repo: Handle, reflogs: bool, checked: bool) -> Iterator[tuple[str, bytes, bool, str]]:
+    """Return the path and the contents of every manifest, whether it is staged, and git's id of it, if any."""
+    for path, blobs in sorted(_blobs(repo.git, reflogs, checked).items()):
+        try:
+            read = repo.git.read_blobs(sorted(blobs))
+        except (Corrupt, Missing) as error:
+            raise type(error)(f"{printable(path)}: {error.what}", error.hint) from None
+        for blob, data in read.items():
+            yield path, data, False, blob
     for tree in repo.git.trees():
         for path, new in staged(repo, tree).items():
             if new and path.startswith(_TASKS):
-                yield f"staged {path}", new, True
+                yield f"staged {path}", new, True, ""
     for top in remembered.work_trees(repo.git) if reflogs else ():
         for file in (top / BASE, *sorted((top / _TASKS).glob("*.json"))):
             with suppress(OSError, Corrupt):
-                yield str(file), read_file(file, ""), False
+                yield str(file), read_file(file, ""), False, ""
 
 
-def _blobs(git: GitDir, reflogs: bool) -> dict[str, set[str]]:
+def _blobs(git: GitDir, reflogs: bool, checked: bool) -> dict[str, set[str]]:
     """Return path → the ids of all contents that git has of it."""
     commits, trees = remembered.objects(git) if reflogs else ([], [])
+    if checked:
+        integrity.check(git, _DIRECTORIES, reflogs=reflogs, also=commits, trees=trees)
     seen: dict[str, set[str]] = defaultdict(set)
     for path, blobs in git.all_blobs(_PATHS, reflogs=reflogs, also=commits).items():
         seen[path] |= blobs

@@ -1,0 +1,119 @@
+"""Objects of git's that are not what their ids stand for: git believes them, and wvc does not."""
+
+import shutil
+import struct
+import subprocess
+from itertools import product
+
+import pytest
+
+
+@pytest.fixture
+def four(two, templates):
+    """A repository of four commits, each object in a file of its own."""
+    two.put("third", templates.alpha, "--codec", "raw")
+    two.put("alpha", templates.beta)
+    two.wvc("gc", "--grace", "0")
+    return two
+
+
+def loose(repo, name):
+    oid = repo.git("rev-parse", name)
+    return repo.path / ".git/objects" / oid[:2] / oid[2:]
+
+
+def overwrite(repo, name, other):
+    """Put the file of one object in place of another one's, and return how to undo it."""
+    file = loose(repo, name)
+    kept = file.read_bytes()
+    file.chmod(0o644)
+    shutil.copyfile(loose(repo, other), file)
+    return lambda: file.write_bytes(kept)
+
+
+OTHERS = [
+    ("HEAD~2", "HEAD~3"),
+    ("HEAD~1^{tree}", "HEAD~2^{tree}"),
+    ("HEAD~1:.wvc", "HEAD~2:.wvc"),
+    ("HEAD~1:.wvc/tasks", "HEAD~2:.wvc/tasks"),
+]
+
+
+@pytest.mark.parametrize(("name", "other"), OTHERS)
+def test_another_object_in_its_place_is_found_and_nothing_is_deleted(four, refused, name, other):
+    before = four.objects()
+    undo = overwrite(four, name, other)
+
+    found = four.run("--json", "fsck", "--full")
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    (hint,) = found.json["hints"]
+    assert finding["kind"] == "history"
+    assert "is damaged: its contents have another id" in finding["detail"]
+    assert "then run `git fetch --refetch`, or copy that file from another clone" in hint
+    refused(four, 4, "gc", "--grace", "0", says="is damaged: its contents have another id", hint=hint[:60])
+    assert four.objects() == before
+    undo()
+    assert four.run("fsck", "--full").code == 0
+
+
+@pytest.mark.parametrize("name", ["HEAD^{tree}", "HEAD:.wvc", "HEAD:.wvc/tasks"])
+def test_the_wrong_tree_is_never_served(four, refused, tmp_path, name):
+    overwrite(four, name, name.replace("HEAD", "HEAD~1"))
+
+    for command in (("checkout", "-o", tmp_path / "out"), ("status",), ("show", "HEAD")):
+        refused(four, 4, *command, says=" is damaged: its contents have another id", hint="move /")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_wrong_commit_is_never_served(four, refused, tmp_path):
+    overwrite(four, "HEAD", "HEAD~1")
+
+    refused(
+        four, 4, "checkout", "-o", tmp_path / "out", says=" is damaged: its contents have another id", hint="move /"
+    )
+
+
+@pytest.mark.parametrize("name", ["HEAD", "HEAD^{tree}", "HEAD:.wvc/tasks/alpha.json"])
+def test_garbage_is_named_and_can_be_fetched_again(four, name, tmp_path):
+    four.git("clone", "-q", "--bare", "--no-hardlinks", four.path, tmp_path / "other")
+    four.git("remote", "add", "origin", tmp_path / "other")
+    file = loose(four, name)
+    file.chmod(0o644)
+    file.write_bytes(b"garbage")
+
+    ran = four.run("status")
+
+    assert ran.code == 4
+    assert f"hint: move {file} away, then run `git fetch --refetch`" in ran.err
+    found = four.run("fsck")
+    assert found.code == 1
+    assert f"move {file} away" in found.err
+    assert "no object was looked at" in found.out
+    assert "gc" not in found.out
+    file.unlink()
+    four.git("fetch", "-q", "--refetch")
+    assert four.run("fsck", "--full").code == 0
+
+
+def test_a_damaged_commit_graph_hides_nothing(four):
+    """What git keeps to walk faster is never read: of any bit of it that is flipped, none has an effect."""
+    four.git("commit-graph", "write", "--reachable")
+    graph = four.path / ".git/objects/info/commit-graph"
+    data = graph.read_bytes()
+    chunks = {data[8 + 12 * n : 12 + 12 * n]: struct.unpack(">Q", data[12 + 12 * n : 20 + 12 * n])[0] for n in range(3)}
+    graph.chmod(0o644)
+    before = four.json("gc", "-n", "--grace", "0")
+    misled = 0
+    for row, bit in product(range(5), range(3)):
+        flipped = bytearray(data)
+        flipped[chunks[b"CDAT"] + 36 * row + 23] ^= 1 << bit
+        graph.write_bytes(flipped)
+        ran = subprocess.run(["git", "-C", four.path, "rev-list", "--all"], check=False, capture_output=True)
+        if ran.returncode or len(ran.stdout.split()) == 5:
+            continue
+        misled += 1
+        assert four.json("gc", "-n", "--grace", "0") == before
+        assert four.run("fsck", "--full").code == 0
+    assert misled, "git itself is misled by none of these"
