@@ -1,5 +1,6 @@
 """Finding what is missing and damaged."""
 
+import json
 import re
 
 import pytest
@@ -172,6 +173,22 @@ def test_a_damaged_manifest_that_another_branch_has(two):
 
     assert (found.code, found.json["notes"]) == (1, [])
     assert [(f["kind"], f["what"]) for f in found.json["findings"]] == [("manifest", ".wvc/tasks/alpha.json")]
+
+
+def test_a_task_of_a_base_that_nothing_has(two):
+    path = two.path / ".wvc/tasks/alpha.json"
+    text = path.read_text()
+    base = json.loads(text)["base"]
+    path.write_text(text.replace(base, "0" * 64))
+    two.git("commit", "-qam", "Another base")
+
+    found = two.run("--json", "fsck")
+
+    assert found.code == 1
+    wrong = [f for f in found.json["findings"] if f["what"] == "alpha"]
+    assert [(f["kind"], f["detail"]) for f in wrong] == [
+        ("manifest", "it needs the base 000000000000, which no commit has")
+    ]
 
 
 def test_a_damaged_staged_manifest(two, templates, refused):

@@ -145,6 +145,10 @@ class GitDir:
         stated = sum(line.startswith(b"parent ") for line in raw.splitlines())
         return stated != len(self.parents(rev))
 
+    def is_shallow(self) -> bool:
+        """Tell whether the clone has only the end of history."""
+        return (self.common_dir / "shallow").exists()
+
     def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether ``old`` is ``new`` or reachable from it."""
         try:

@@ -78,6 +78,7 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     manifests, findings, hints, notes = _manifests(repo, full)
     if not any(finding.kind == "history" for finding in findings):
         findings += [*_removals(repo), *_staged_recipes(repo), *_head(repo)]
+    findings += _baseless(repo, manifests)
     users: dict[ObjectId, list[tuple[str, Place]]] = defaultdict(list)
     for owner, manifest in manifests:
         for entry in manifest.entries():
@@ -184,6 +185,18 @@ def _head(repo: Handle) -> list[Finding]:
     except WeightvcError as error:
         return [Finding("manifest", "HEAD", (), error.what)]
     return [Finding("recipe", name, (), wrong) for name, wrong in state.unusable().items()]
+
+
+def _baseless(repo: Handle, manifests: Sequence[tuple[str, Manifest]]) -> list[Finding]:
+    """Return the tasks that are stored as deltas from a base that nothing has, so that they cannot be decoded."""
+    bases = {manifest.version for _, manifest in manifests if manifest.task is None}
+    if repo.git.is_shallow():
+        return []  # the commit that had it may be cut off
+    return [
+        Finding("manifest", owner, (), f"it needs the base {str(manifest.base)[:12]}, which no commit has")
+        for owner, manifest in manifests
+        if manifest.base is not None and manifest.base not in bases
+    ]
 
 
 def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> tuple[int, Finding | None]:

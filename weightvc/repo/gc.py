@@ -83,7 +83,7 @@ def gc(repo: Handle, options: Options, progress: Progress = SILENT) -> Collected
 
 def _used(repo: Handle) -> set[ObjectId]:
     """Return the ids of all objects that something refers to."""
-    if (repo.git.common_dir / "shallow").exists():
+    if repo.git.is_shallow():
         raise RequestError(
             "this clone has only the end of history, and objects may belong to what is cut off",
             "run `git fetch --unshallow` first",
