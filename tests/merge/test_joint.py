@@ -36,20 +36,6 @@ def test_frozen_and_named(name):
         method.density = 2
 
 
-@MANY
-def test_zero_vectors_change_nothing(name):
-    zeros = {key: torch.zeros_like(tensor) for key, tensor in BASE.items()}
-    method = create(name, {})
-    versions = ["v0", "v1"]
-
-    alone = join(method, TASKS[:2], versions=versions)
-    beside = join(method, [*TASKS[:2], zeros], versions=[*versions, "v2"])
-    absent = join(method, [*TASKS[:2], {}], versions=[*versions, "v2"])
-
-    for other in (beside, absent):
-        assert all(torch.equal(alone[key], other[key]) for key in alone)
-
-
 @ALL
 def test_pieces_change_no_bit(name):
     method, vectors = create(name, {}), two_only(name, TASKS)

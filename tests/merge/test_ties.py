@@ -96,5 +96,17 @@ def test_the_kth_largest_magnitude_is_exact(k):
 
 def test_more_than_there_is_keeps_everything():
     numbers = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    assert select.bucket(select.high(numbers), 3) == (0, 1)
+    assert select.bucket(select.high(numbers), 3) == (0, 3)
     assert select.bucket(np.zeros(8, np.int64), 1) == (0, 1)
+
+
+def test_where_a_task_moves_less_than_the_share_of_the_model_all_of_it_is_kept():
+    """Numbers below the normal ones of float32, as large as they may differ: none of them is a threshold."""
+    base = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.zeros(8, dtype=torch.float64)}
+    tiny = {"a": torch.tensor([1e-42, 1e-43], dtype=torch.float64)}
+    other = {"b": torch.ones(8, dtype=torch.float64)}
+
+    found = join(create("ties", {"density": 0.5}), [tiny, other], base=base)
+
+    assert torch.equal(found["a"], tiny["a"])
+    assert torch.equal(found["b"], other["b"])

@@ -109,7 +109,8 @@ class Ties:
             return replace(known, undecided=math.copysign(1.0, sum(float(part[0]) for part in seen.values())))
         counts = np.sum([*seen.values()], axis=0)
         if known.trims == 2:
-            kept = max(1, math.floor(self.density * (known.total or int(counts[0].sum()))))
+            elements = known.total or int(counts.sum(axis=1).max())  # no row counts a tensor that its task leaves alone
+            kept = max(1, math.floor(self.density * elements))
             return replace(known, trims=1, buckets=tuple(select.bucket(row, kept) for row in counts))
         places = zip(counts, known.buckets, strict=True)
         thresholds = tuple((high << 16) + select.bucket(row, k)[0] for row, (high, k) in places)
