@@ -31,7 +31,7 @@ CASES = [
     if name not in BASE_COUNTS
 ]
 MOVED = "pooler.weight"
-PAIR = ("a=0.5", "b")
+PAIR = ("a=0.5", "b=-1.5")
 
 
 def every_place(other):
