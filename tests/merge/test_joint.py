@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from joined import BASE, SHAPES, TASKS, flat, join, model, near
 
-from weightvc.merge import linalg, select
+from weightvc.merge import linalg
 from weightvc.merge.dare import draw
-from weightvc.merge.joint import Joint, Piece, Task
+from weightvc.merge.joint import Joint, Task
 from weightvc.merge.mdm_oc import fidelity, solve
 from weightvc.merge.table import METHODS, create
-from weightvc.objects.tensors import TensorSpec
 from weightvc.util.errors import BadInput, UsageError
 
 JOINT = [name for name in METHODS if isinstance(create(name, {}), Joint)]
@@ -21,64 +21,6 @@ ALL = pytest.mark.parametrize("name", JOINT)
 MANY = pytest.mark.parametrize("name", [name for name in JOINT if name != "slerp"])
 """Methods of any number of tasks, whose result is in proportion to task vectors."""
 ORDER_FREE = [name for name in JOINT if name not in ("slerp", "mdm-oc")]
-SHAPES = {"a.weight": (9, 6), "b.weight": (5, 11), "c.bias": (40,), "d.scale": (), "e.conv": (3, 2, 2)}
-CUTS = 7
-"""Elements of a piece of a tensor that is not taken whole."""
-
-
-def model(seed, scale=1.0):
-    made = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(shape, generator=made, dtype=torch.float64) for name, shape in SHAPES.items()}
-
-
-BASE = model(0)
-TASKS = [model(seed, 0.1) for seed in (1, 2, 3)]
-
-
-def join(method, vectors, given=None, *, base=BASE, cuts=CUTS, versions=None):
-    """Join task vectors, dictionaries by tensor name, as the engine does; return the merged task vector."""
-    given = [1.0] * len(vectors) if given is None else given
-    versions = versions or [f"version {at}" for at in range(len(vectors))]
-    factors = method.coefficients(given)
-    specs = {name: TensorSpec(name, "F64", tuple(tensor.shape)) for name, tensor in base.items()}
-    tasks = [Task(*pair) for pair in zip(given, versions, strict=True)]
-
-    def pieces(name):
-        spec = specs[name]
-        moved = {at: vector[name] * factors[at] for at, vector in enumerate(vectors) if factors[at] and name in vector}
-        if method.whole(spec):
-            yield Piece(spec, 0, torch.empty(0, dtype=torch.float64), {at: v.clone() for at, v in moved.items()})
-            return
-        for start in range(0, max(1, spec.elements), cuts):
-            span = slice(start, start + cuts)
-            held = {at: vector.reshape(-1)[span].clone() for at, vector in moved.items()}
-            yield Piece(spec, start, base[name].reshape(-1)[span].clone(), held)
-
-    def seen(name, known):
-        return sum(method.observe(piece, known) for piece in pieces(name))
-
-    known = method.begin(tasks, list(specs.values()))
-    if method.decides == "model":
-        for _ in range(method.passes):
-            known = method.combine({name: seen(name, known) for name in sorted(specs)}, known)
-    merged = {}
-    for name, spec in specs.items():
-        own = known
-        if method.decides == "tensor":
-            for _ in range(method.passes):
-                own = method.combine({name: seen(name, own)}, own)
-        parts = [method.merge(piece, own).reshape(-1) for piece in pieces(name)]
-        merged[name] = torch.cat(parts).reshape(spec.shape)
-    return merged
-
-
-def flat(vector):
-    return np.concatenate([vector[name].numpy().reshape(-1) for name in SHAPES])
-
-
-def near(found, wanted, tolerance=1e-12):
-    found = flat(found) if isinstance(found, dict) else found
-    assert np.abs(found - wanted).max() <= tolerance * max(1.0, np.abs(wanted).max())
 
 
 def two_only(name, vectors):
@@ -92,20 +34,6 @@ def test_frozen_and_named(name):
     assert method == create(name, {})
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError, AttributeError)):
         method.density = 2
-
-
-@MANY
-def test_zero_vectors_change_nothing(name):
-    zeros = {key: torch.zeros_like(tensor) for key, tensor in BASE.items()}
-    method = create(name, {})
-    versions = ["v0", "v1"]
-
-    alone = join(method, TASKS[:2], versions=versions)
-    beside = join(method, [*TASKS[:2], zeros], versions=[*versions, "v2"])
-    absent = join(method, [*TASKS[:2], {}], versions=[*versions, "v2"])
-
-    for other in (beside, absent):
-        assert all(torch.equal(alone[key], other[key]) for key in alone)
 
 
 @ALL
@@ -140,97 +68,6 @@ def test_a_task_at_coefficient_0_is_left_out(name):
     without = join(method, [TASKS[0], TASKS[2]], versions=["v0", "v2"])
     zero = join(method, TASKS, [1.0, 0.0, 1.0], versions=["v0", "v1", "v2"])
     assert all(torch.equal(without[key], zero[key]) for key in without)
-
-
-# TIES.
-
-
-def ties_by_the_paper(vectors, density, weights, aggregate="mean", *, weighted=False):
-    """Over flattened vectors: trim, elect, join."""
-    rows = np.stack(vectors)
-    kept = max(1, math.floor(density * rows.shape[1]))
-    for row in rows:
-        row[np.abs(row) < np.sort(np.abs(row))[-kept]] = 0
-    elected = np.sign((np.array(weights)[:, None] * rows if weighted else rows).sum(0))
-    elected[elected == 0] = np.sign(elected.sum()) or 1
-    agree = rows * elected > 0
-    parts = np.where(agree, np.array(weights)[:, None] * rows, 0)
-    if aggregate == "max":
-        return np.take_along_axis(parts, np.abs(parts).argmax(0)[None], 0)[0]
-    total = parts.sum(0)
-    return total if aggregate == "sum" else np.divide(total, agree.sum(0), np.zeros_like(total), where=agree.any(0))
-
-
-@pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
-@pytest.mark.parametrize("election", ["weighted", "unweighted"])
-@pytest.mark.parametrize("density", [0.2, 0.55, 1.0, 1e-9])
-def test_ties_over_the_model(density, aggregate, election):
-    weights = [1.0, 0.5, 2.0]
-    method = create("ties", {"density": density, "aggregate": aggregate, "election": election, "scaling": 0.5})
-
-    found = join(method, TASKS, weights)
-
-    wanted = ties_by_the_paper(
-        [flat(task) for task in TASKS], density, weights, aggregate, weighted=election == "weighted"
-    )
-    near(found, 0.5 * wanted)
-
-
-@pytest.mark.parametrize("compat", ["mergekit", "peft"])
-def test_ties_as_other_tools_do_it(compat):
-    weights = [1.0, 0.5, 2.0]
-
-    found = join(create("ties", {"density": 0.4, "compat": compat}), TASKS, weights)
-
-    for name in SHAPES:
-        rows = np.stack([task[name].numpy().reshape(-1) for task in TASKS])
-        kept = max(1, math.floor(0.4 * rows.shape[1]))
-        for row in rows:
-            row[np.argsort(np.abs(row))[: len(row) - kept]] = 0
-        scaled = np.array(weights)[:, None] * rows
-        elected = np.where((scaled if compat == "mergekit" else rows).sum(0) >= 0, 1, -1)
-        agree = np.sign(rows) == elected
-        shares = agree * (np.array(weights)[:, None] if compat == "mergekit" else 1.0)
-        wanted = (scaled * agree).sum(0) / np.where(shares.sum(0) > 0, shares.sum(0), 1)
-        near(found[name].numpy().reshape(-1), wanted)
-
-
-def test_what_cancels_takes_the_sign_of_the_model():
-    vectors = [{"c.bias": torch.tensor([1.0, 3.0, 3.0, 0.0, -1.0]).double()}, {"c.bias": torch.zeros(5).double()}]
-    vectors[1]["c.bias"][:] = torch.tensor([-1.0, 1.0, 1.0, 0.0, 1.0])
-    base = {"c.bias": torch.zeros(5, dtype=torch.float64)}
-
-    for sign in (1.0, -1.0):
-        turned = [{"c.bias": sign * vector["c.bias"]} for vector in vectors]
-        found = join(create("ties", {"density": 1, "aggregate": "sum"}), turned, base=base)["c.bias"]
-        assert found.tolist() == [1.0 * sign, 4.0 * sign, 4.0 * sign, 0.0, 1.0 * sign]
-
-
-def test_compat_stands_for_other_parameters():
-    with pytest.raises(UsageError, match="compat stands for scope, election and aggregate"):
-        create("ties", {"compat": "peft", "scope": "tensor"})
-
-
-# Selection.
-
-
-@pytest.mark.parametrize("k", [1, 2, 50, 999, 1000])
-def test_the_kth_largest_magnitude_is_exact(k):
-    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-    numbers[::7] = numbers[3]
-    high, place = select.bucket(select.high(numbers), k)
-    low, _ = select.bucket(select.low(numbers, high), place)
-
-    wanted = numbers.abs().float().sort(descending=True).values[k - 1]
-
-    assert (high << 16) + low == int(wanted.view(torch.int32))
-    assert int(select.keeps(numbers, (high << 16) + low).sum()) == int((numbers.abs().float() >= wanted).sum())
-
-
-def test_more_than_there_is_keeps_everything():
-    numbers = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    assert select.bucket(select.high(numbers), 3) == (0, 1)
-    assert select.bucket(np.zeros(8, np.int64), 1) == (0, 1)
 
 
 # DARE.

@@ -108,16 +108,6 @@ def test_a_gpu_gives_its_bytes_again_and_those_of_a_cpu_within_the_tolerance(thr
         assert three.json("verify", tmp_path / "1", "--replay", "--device", device)["ok"]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("linear", "slerp")])
-def test_a_copy_of_the_base_changes_no_byte(three, sandbox, tuned, tmp_path, method):
-    options = ("--method", method)
-    before = digest(three, "--tasks", "a,b", *options, "-o", tmp_path / "before")
-    repo = sandbox(shutil.copytree(three.path, tmp_path / "repo", symlinks=True))
-    repo.put("copy", tuned["base"])
-
-    assert digest(repo, "--tasks", "a,b,copy", *options, "-o", tmp_path / "after") == before
-
-
 def test_a_checkout_says_how_far_mdm_oc_took_a_task_out(three, tmp_path):
     done = three.json("checkout", "--tasks", "a,b=0,c", "--method", "mdm-oc", "-p", "unmerge=subtract",
                       "-o", tmp_path / "out")  # fmt: skip

@@ -130,4 +130,4 @@ class DareTies(_Dropping):
         left, weights = self._left(piece, known), [task.coefficient for task in known.tasks]
         elected = elect.signs(left, weights, weighted=True)
         elected[elected == 0] = 1.0
-        return elect.aggregate(left, weights, elected, "sum").mul_(self.scaling)
+        return elect.aggregate(left, weights, elected, "sum", weighted=True).mul_(self.scaling)

@@ -11,6 +11,9 @@ from torch import Tensor
 AGGREGATES = ("mean", "sum", "max")
 ELECTIONS = ("unweighted", "weighted")
 
+CANCELLED = 1e-8
+"""Share of their magnitudes' sum up to which coefficients add up to nothing: by nothing, a sum is not divided."""
+
 
 def signs(vectors: Mapping[int, Tensor], weights: Sequence[float], *, weighted: bool) -> Tensor:
     """Return the sign of the sum of all task vectors: -1, 0 or 1."""
@@ -21,23 +24,32 @@ def signs(vectors: Mapping[int, Tensor], weights: Sequence[float], *, weighted: 
 
 
 def aggregate(
-    vectors: Mapping[int, Tensor], weights: Sequence[float], elected: Tensor, how: str, divisor: str = "weights"
+    vectors: Mapping[int, Tensor],
+    weights: Sequence[float],
+    elected: Tensor,
+    how: str,
+    *,
+    weighted: bool,
+    divisor: str = "count",
 ) -> Tensor:
-    """Return what the task vectors that have the elected sign come to, element by element.
+    """Return what the weighted task vectors that agree with the elected sign come to, element by element.
 
     Args:
         vectors: Task vectors, by position.
         weights: The coefficients of all tasks.
         elected: The sign of each element, 1 or -1.
         how: ``mean``, ``sum``, or ``max`` for the one of largest weighted magnitude.
-        divisor: What a mean divides by: the ``weights`` that agree, or their ``count``.
+        weighted: As in :func:`signs`: whether a weighted task vector must have the elected sign, or the vector itself.
+        divisor: What a mean divides by: the sum of the ``weights`` that agree, or their ``count``.
     """
     total, share = torch.zeros_like(elected), torch.zeros_like(elected)
-    some = torch.empty_like(elected)
+    some, size = torch.empty_like(elected), torch.zeros_like(elected)
+    mixed = divisor == "weights" and min(weights[at] for at in vectors) < 0 < max(weights[at] for at in vectors)
     for at in sorted(vectors):
-        part = (vectors[at] * elected).clamp_min_(0.0)  # the magnitude of what agrees; masks are slower than products
+        wanted = elected.neg() if weighted and weights[at] < 0 else elected
+        part = (vectors[at] * wanted).clamp_min_(0.0)  # the magnitude of what agrees; masks are slower than products
         torch.gt(part, 0.0, out=some)
-        part.mul_(elected)
+        part.mul_(wanted)
         if weights[at] != 1:
             part.mul_(weights[at])
         if how == "max":
@@ -45,7 +57,9 @@ def aggregate(
             continue
         total.add_(part)
         share.add_(some, alpha=weights[at] if divisor == "weights" else 1.0)
+        if mixed:
+            size.add_(some, alpha=abs(weights[at]))
     if how != "mean":
         return total
-    torch.eq(share, 0.0, out=some)
-    return total.mul_(1.0 - some).add_(0.0).div_(share.add_(some))
+    torch.le(share.abs(), size.mul_(CANCELLED), out=some)
+    return total.div_(share.mul_(1.0 - some).add_(some))

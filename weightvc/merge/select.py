@@ -39,12 +39,12 @@ def bucket(counts: NDArray[np.int64], k: int) -> tuple[int, int]:
 
     Args:
         counts: How many items have each key.
-        k: From 1; where there are fewer items, the smallest key is taken.
+        k: From 1; where there are fewer items it is 0, as if the rest were zeros, and the second number is ``k``.
     """
     above = np.cumsum(counts[::-1])
     place = int(np.searchsorted(above, k))
     if place == len(counts):
-        return 0, 1
+        return 0, k
     return len(counts) - 1 - place, k - (int(above[place - 1]) if place else 0)
 
 

@@ -77,6 +77,10 @@ class Ties:
         return self.scaling == 1
 
     @property
+    def _weighted(self) -> bool:
+        return _COMPAT.get(self.compat, ("", self.election))[1] == "weighted"
+
+    @property
     def _trims(self) -> int:
         return 2 if self.density < 1 else 0
 
@@ -109,7 +113,8 @@ class Ties:
             return replace(known, undecided=math.copysign(1.0, sum(float(part[0]) for part in seen.values())))
         counts = np.sum([*seen.values()], axis=0)
         if known.trims == 2:
-            kept = max(1, math.floor(self.density * (known.total or int(counts[0].sum()))))
+            elements = known.total or int(counts.sum(axis=1).max())  # no row counts a tensor that its task leaves alone
+            kept = max(1, math.floor(self.density * elements))
             return replace(known, trims=1, buckets=tuple(select.bucket(row, kept) for row in counts))
         places = zip(counts, known.buckets, strict=True)
         thresholds = tuple((high << 16) + select.bucket(row, k)[0] for row, (high, k) in places)
@@ -121,7 +126,9 @@ class Ties:
         for part in piece.parts():
             elected = self._elected(part, known)
             elected.add_(elected == 0, alpha=known.undecided)
-            merged = elect.aggregate(part.vectors, known.weights, elected, self.aggregate, divisor)
+            merged = elect.aggregate(
+                part.vectors, known.weights, elected, self.aggregate, weighted=self._weighted, divisor=divisor
+            )
             part.vectors[min(part.vectors)].copy_(merged.mul_(self.scaling))
         return piece.vectors[min(piece.vectors)]
 
@@ -130,5 +137,4 @@ class Ties:
         for at, vector in piece.vectors.items():
             if known.thresholds[at]:
                 vector.mul_(select.keeps(vector, known.thresholds[at]))
-        how = _COMPAT.get(self.compat, ("", self.election))[1]
-        return elect.signs(piece.vectors, known.weights, weighted=how == "weighted")
+        return elect.signs(piece.vectors, known.weights, weighted=self._weighted)
