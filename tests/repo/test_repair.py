@@ -112,6 +112,24 @@ def test_another_checkpoint_has_nothing_of_it(rich):
     assert not found["ok"]
 
 
+def test_a_checkpoint_of_something_else_is_not_encoded(two, templates, monkeypatch):
+    lose(two, objects_of(two, "alpha") - objects_of(two, "beta") - objects_of(two, "base"))
+    monkeypatch.setattr("weightvc.repo.snapshot.take", lambda *_, **__: pytest.fail("it was encoded"))
+
+    found = failing(two, "fsck", "--repair", "--from", templates.beta)
+
+    assert found["restored"] == []
+    assert f"{templates.beta} has nothing that is missing here" in found["hints"]
+
+
+def test_a_dry_run_says_how_to_do_it(two, templates):
+    lose(two, objects_of(two, "alpha") - objects_of(two, "base"))
+
+    found = failing(two, "fsck", "--from", templates.alpha)
+
+    assert found["hints"] == ["nothing was changed: run it with --repair, and without --dry-run"]
+
+
 def test_damage_is_put_aside_even_if_nothing_is_known_of_a_copy(two):
     (oid, *_) = sorted(two.objects())
     lose(two, [oid], "damaged")
