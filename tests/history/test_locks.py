@@ -68,6 +68,17 @@ def test_nothing_is_freed_where_the_start_of_the_machine_is_not_known(repo, inte
     assert all(file.exists() for file in files)
 
 
+def test_all_that_head_stands_for_is_freed(repo, interrupted):
+    files = interrupted(_boot() - 60)
+    repo.run("symbolic-ref", "refs/heads/alias", "refs/heads/main")
+    (repo.path / ".git/HEAD").write_text("ref: refs/heads/alias\n")
+    alias = repo.path / ".git/refs/heads/alias.lock"
+    alias.touch()
+    os.utime(alias, (1, 1))
+    assert refresh.recover(repo.git) == ()
+    assert not any(file.exists() for file in (*files, alias))
+
+
 def test_a_detached_head_has_no_branch_to_free(repo, interrupted):
     files = interrupted(_boot() - 60)
     repo.run("update-ref", "--no-deref", "refs/heads/other", "HEAD")

@@ -12,10 +12,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from weightvc.history import process
 from weightvc.history.git import GitDir
-from weightvc.history.process import GitFailed
 from weightvc.util import fsio
+from weightvc.util.errors import Corrupt
+from weightvc.util.reading import read_file
+
+_TABLES = "reftable/tables.list"
+_SYMBOLIC = b"ref: "
+_LONGEST = 5
+"""How many symbolic refs git follows."""
+_BYTES = 4096
 
 
 def drop_stale(git: GitDir, note: Path) -> None:
@@ -59,8 +65,16 @@ def _started() -> float:
 
 def _locks(git: GitDir) -> list[tuple[Path, str]]:
     """Return the git directory and the name below it of each lock that a commit of wvc's may have left."""
-    found = [(git.git_dir, "index.lock"), (git.git_dir, "HEAD.lock"), (git.common_dir, "reftable/tables.list.lock")]
-    with suppress(GitFailed):
-        branch = process.line(git.work_tree, "symbolic-ref", "--quiet", "HEAD")
-        found.append((git.common_dir, f"{branch}.lock"))
+    tops = dict.fromkeys((git.git_dir, git.common_dir))
+    return [(top, f"{name}.lock") for top in tops for name in ("index", "HEAD", _TABLES, *_branches(git))]
+
+
+def _branches(git: GitDir) -> list[str]:
+    """Return what ``HEAD`` stands for, and what that stands for in turn: git locks all of them."""
+    found: list[str] = []
+    file = git.git_dir / "HEAD"
+    with suppress(OSError, Corrupt, UnicodeDecodeError):
+        while len(found) < _LONGEST and (text := read_file(file, "", _BYTES)).startswith(_SYMBOLIC):
+            found.append(text.removeprefix(_SYMBOLIC).rstrip(b"\n").decode())
+            file = git.common_dir / found[-1]
     return found
