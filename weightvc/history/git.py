@@ -124,10 +124,12 @@ class GitDir:
 
         Args:
             rev: Where to start.
-            paths: Only commits that changed one of these files or directories; all commits if empty.
+            paths: Only commits that changed one of these files or directories, on sides that a merge dropped too, and
+                merges that differ there from any of their sides; all commits if empty.
             max_count: At most so many.
         """
         limit = [] if max_count is None else [f"--max-count={max_count}"]
+        limit += ["--full-history"] if paths else []
         shape = "--format=tformat:" + "%x00".join(_LOG_FIELDS)
         out = process.run(
             self.work_tree, "log", "-z", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--no-patch",
