@@ -114,6 +114,8 @@ def _state(directory: "Output") -> str:
     """Return how a directory stands to the revision that was asked for, which is named if it is not HEAD."""
     rev = (directory.asked or {}).get("rev", "")
     shown = rev[:12] if len(rev) >= 40 else rev
+    if directory.state == "current" and directory.why:
+        return directory.why
     if directory.state == "current":
         return f"up to date with {shown}" if rev else "up to date"
     return f"behind: {directory.why}"

@@ -152,7 +152,7 @@ class Rebuild:
         """Return the command that asks for what is left of what was asked for in a directory."""
         gone = self._names(target)
         left = target.recipe.without(gone)
-        request = asked.remains(target.request, left, gone) if target.request else Request()
+        request = asked.remains(target.request, left, target.recipe, gone) if target.request else Request()
         return asked.command(self._repo, request, directory, [weighted.task for weighted in left.tasks])
 
     def _directories(self) -> Iterator[Target]:
@@ -202,7 +202,7 @@ class Rebuild:
             fsio.write_file(made / locks.NAME, lock.to_bytes())
             digest = self._prove(lock, target, resolved, twin, progress)
         if target.request is not None:
-            kept = asked.remains(target.request, lock.recipe, self._names(target))
+            kept = asked.remains(target.request, lock.recipe, target.recipe, self._names(target))
             checkouts.note(self._repo, target.directory, kept)
         return digest
 
