@@ -8,6 +8,7 @@ import click
 from weightvc import repo
 from weightvc.cli import words
 from weightvc.cli.context import Context, columns, pass_context, share, size
+from weightvc.util.text import listed
 
 if TYPE_CHECKING:
     from weightvc.repo.stale import Output
@@ -46,7 +47,11 @@ def _lines(result: "Status") -> Iterator[str]:
         yield ""
         yield "checked out:"
         for directory in result.directories:
-            yield from _directory(directory)
+            if not directory.work_tree:
+                yield from _directory(directory)
+        for tree in dict.fromkeys(directory.work_tree for directory in result.directories if directory.work_tree):
+            paths = [directory.path for directory in result.directories if directory.work_tree == tree]
+            yield f"  in the work tree {tree}, whose own `wvc status` tells: {listed(paths)}"
 
 
 def _task(task: "TaskLine") -> tuple[str, ...]:

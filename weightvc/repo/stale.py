@@ -28,7 +28,8 @@ class Output:
     of checkout as names; ``None`` if that is not recorded, and a guess is compared. ``why`` says what has changed
     since, or, if ``unknown``, why the lock cannot be read; ``remedy`` is the command that brings it up to date, empty
     if there is none. ``emptied`` are the tasks that were asked for in it and that a removal took out, so that it holds
-    the base; it is ``current`` for as long as they are gone, and ``why`` says so.
+    the base; it is ``current`` for as long as they are gone, and ``why`` says so. ``work_tree`` is the other work tree
+    that it is in, if so: then it is ``unknown`` here.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Output:
     lossy: tuple[str, ...] = ()
     asked: Mapping[str, Any] | None = None
     emptied: tuple[str, ...] = ()
+    work_tree: str = ""
 
 
 def outputs(repo: Handle, state: State) -> Iterator[Output]:
@@ -59,7 +61,7 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
         made = tuple(str(weighted) for weighted in lock.recipe.tasks)
         freshness: Freshness = "unknown"
         emptied = empty.tasks(lock, request)
-        if checkouts.elsewhere(repo, path):
+        if there := checkouts.elsewhere(repo, path):
             why, remedy = f"{path} is another work tree's: its own `wvc status` tells", ""
         else:
             why, remedy = _since(repo, lock, state, path, request)
@@ -70,6 +72,7 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
             params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock), lossy=lock.lossy,
             rules=tuple(map(str, lock.recipe.rules)),
             asked=None if request is None else asked.to_json(request), emptied=emptied,
+            work_tree=str(there or ""),
         )  # fmt: skip
 
 
