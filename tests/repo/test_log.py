@@ -47,7 +47,7 @@ def test_recipes(two):
         ("New", {"one": "new", "two": "new"}),
         ("Add beta", {}),
     ]
-    marks = [line[35:] for line in two.wvc("log", "--limit", "3").splitlines()]
+    marks = [line[36:] for line in two.wvc("log", "--limit", "3").splitlines()]
     assert marks == [
         "Out  -alpha ~two (recipe)",
         "Other  -one (recipe) ~two (recipe)",

@@ -28,7 +28,8 @@ def command(ctx: Context) -> None:
 
 
 def _lines(result: "Status") -> Iterator[str]:
-    yield f"{result.repository} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
+    on = f"on {result.branch}" if result.branch else "on no branch (HEAD is detached),"
+    yield f"{result.repository} {on} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
     if result.tasks:
         yield ""
         rows = [("TASK", "VERSION", "FIRST ADDED", "SIZE", "STORED", "", ""), *map(_task, result.tasks)]
@@ -56,7 +57,7 @@ def _lines(result: "Status") -> Iterator[str]:
 
 def _task(task: "TaskLine") -> tuple[str, ...]:
     sizes = size(task.bytes), size(task.stored_bytes), share(task.stored_bytes, task.bytes)
-    return task.task, task.version[:12], task.added[:19], *sizes, "lossy" if task.lossy else ""
+    return task.task, task.version[:12], f"{task.added[:19]}Z", *sizes, "lossy" if task.lossy else ""
 
 
 def _by_hand(result: "Status") -> Iterator[str]:
@@ -73,7 +74,10 @@ def _by_hand(result: "Status") -> Iterator[str]:
         yield ""
         yield f"{'merged or ' if result.under_way else ''}edited in the work tree, and not used until committed:"
         yield from (f"  {path}" for path in result.edited)
-        if not result.conflicts:
+        if result.under_way and not result.conflicts:
+            doing = result.under_way
+            yield f"record it with `git {doing} --continue`, or undo it with `git {doing} --abort`"
+        elif not result.conflicts:
             yield "record it with `git commit`, or undo it with `git restore`"
 
 
