@@ -68,11 +68,11 @@ PINNED = {
 NAMED = {"name", "tasks", "method", "params", "digest", "staged"}
 ALL = {
     "init": {"repository", "base", "commit", "warnings"},
-    "add": {*PINNED["add"], "relative_norm", "notes", "staged", "peak_bytes", "change"},
-    "commit": {"commit", "tasks", "recipes", "warnings"},
+    "add": {*PINNED["add"], "relative_norm", "notes", "staged", "peak_bytes", "change", "retyped"},
+    "commit": {"commit", "tasks", "recipes", "warnings", "versions", "stored"},
     "status": {
         "repository", "commit", "base", "method", "tasks", "recipes", "staged", "outputs", "directories", "edited",
-        "conflicts", "under_way", "empty",
+        "conflicts", "under_way", "empty", "branch",
     },
     "unstage": {"dropped"},
     "log": {"commits", "lineage"},
@@ -100,7 +100,7 @@ ALL = {
     "recipe-rm": NAMED,
     "revert": {
         *PINNED["revert"], "tasks", "same", "kept_bytes", "would_rebuild", "unproved", "warnings", "audits", "emptied",
-        "dropped",
+        "dropped", "notes",
     },
     "env": {"wvc", "python", "platform", "cores", "git", "packages"},
     "completion": {"shell", "script"},

@@ -45,7 +45,7 @@ def test_init(wvc, templates, masked, tmp_path):
     ran = wvc("init", tmp_path / "new", "--base", templates.base)
 
     assert masked(ran.out, repo=tmp_path / "new") == (
-        "REPO: base ID with 17 tensors\n SIZE stored in SIZE ( N %)\ncommit ID\n"
+        "REPO: base ID with 17 tensors\n SIZE stored in SIZE ( N %)\ncommit ID; now run `wvc add PATH --task NAME`\n"
     )
 
 

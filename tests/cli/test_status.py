@@ -1,11 +1,12 @@
 """What `wvc status` prints."""
 
+import re
 import subprocess
 
 
 def test_status_of_nothing(empty, masked):
     assert masked(empty.wvc("status"), repo=empty.path) == (
-        "REPO at ID, base ID, method opcm-s\nno tasks yet; add one with `wvc add PATH --task NAME`\n"
+        "REPO on main at ID, base ID, method opcm-s\nno tasks yet; add one with `wvc add PATH --task NAME`\n"
     )
 
 
@@ -17,9 +18,9 @@ def test_status(family, told, templates):
     family.wvc("checkout", "--tasks", "alpha")
 
     assert told("status") == (
-        "REPO at ID, base ID, method opcm-s\n"
+        "REPO on main at ID, base ID, method opcm-s\n"
         "\n"
-        "TASK   VERSION       FIRST ADDED             SIZE   STORED\n"
+        "TASK   VERSION       FIRST ADDED              SIZE   STORED\n"
         "alpha  ID  TIME SIZE SIZE N %\n"
         "beta   ID  TIME SIZE SIZE N %\n"
         "child  ID  TIME SIZE SIZE N %\n"
@@ -51,7 +52,7 @@ def test_status_before_the_first_commit_of_a_task(empty, masked, templates):
     empty.json("add", templates.alpha, "--task", "x")
 
     assert masked(empty.wvc("status"), repo=empty.path) == (
-        "REPO at ID, base ID, method opcm-s\nno tasks committed yet\n\nstaged for the next `wvc commit`:\n"
+        "REPO on main at ID, base ID, method opcm-s\nno tasks committed yet\n\nstaged for the next `wvc commit`:\n"
         "  new recipe:  none\n  new task:    x\ntake back with `wvc unstage NAME`\n"
     )
 
@@ -117,11 +118,17 @@ def test_files_in_conflict_are_named_with_how_to_choose(family, templates, told)
         "then `git add FILE` and `git merge --continue`\n"
         "\nmerged or edited in the work tree, and not used until committed:\n  .wvc/tasks/theirs.json\n"
     )
+    ran = family.run("checkout", "--tasks", "child", "-n")
+    says = "in conflict, and as HEAD has it until that is resolved: .wvc/recipes/prod.toml, .wvc/tasks/beta.json; "
+    assert f"note: {says}`wvc status` tells how\n" in ran.err
+    assert "note: merged or edited in the work tree, and not used until committed: .wvc/tasks/theirs.json\n" in ran.err
     family.git("checkout", "--ours", ".wvc/recipes/prod.toml")
     family.git("checkout", "--theirs", ".wvc/tasks/beta.json")
     family.git("add", ".wvc/recipes/prod.toml", ".wvc/tasks/beta.json")
     assert family.json("status")["conflicts"] == []
-    assert "record it with `git commit`" in family.wvc("status")
+    both = "record it with `git merge --continue`, or undo it with `git merge --abort`\n"
+    assert both in family.wvc("status")
+    assert "note: merged or edited in the work tree" in family.run("checkout", "-n").err
     family.git("-c", "core.editor=true", "merge", "--continue")
     status = family.json("status")
     assert (status["edited"], status["under_way"]) == ([], "")
@@ -152,3 +159,20 @@ def test_staging_what_is_committed_already_is_no_change(family):
     assert said == "dropped the staged change of recipe prod; nothing is staged for it now\n"
     assert family.wvc(*again) == "nothing changed: recipe prod: alpha + beta=0.5 by opcm-s\n"
     assert family.json("status")["staged"] == {}
+
+
+def test_a_detached_head_is_said(family, templates, told):
+    assert family.json("status")["branch"] == "main"
+    family.git("switch", "-q", "--detach")
+
+    assert family.json("status")["branch"] is None
+    assert told("status").startswith("REPO on no branch (HEAD is detached), at ID, base ID, method opcm-s\n")
+    family.wvc("add", templates.base, "--task", "more")
+    says = "warning: HEAD is detached, so that no branch has the commit: `git switch -c NAME` makes one that has it\n"
+    assert family.run("commit", "-m", "More").err == says
+    assert family.run("revert", "more", "--no-rebuild").err.endswith(says)
+
+
+def test_times_say_that_they_are_utc(family):
+    assert re.search(r"^alpha +[0-9a-f]{12} +\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  ", family.wvc("status"), re.MULTILINE)
+    assert re.match(r"[0-9a-f]{12}  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  ", family.wvc("log"))

@@ -198,8 +198,12 @@ def test_a_removal_in_one_worktree_leaves_what_another_checked_out_to_its_branch
     reverted = repo.revert("bonsai", jobs=1)
     assert [line.output for line in reverted.rebuilt] == [None]
     (warning,) = reverted.warnings
-    assert warning.endswith("its branch decides whether it holds the task: run `wvc revert bonsai` there")
+    assert warning.endswith(
+        "bring the removal to its branch with `git merge main` or `git rebase main` there, "
+        "then run `wvc revert bonsai` there, which rebuilds them"
+    )
     assert lab.order(linked) == ["amber", "bonsai", "chess"]
+    lab.git(linked, "merge", "-q", "main")
     assert [line.output for line in linked.revert("bonsai", jobs=1).rebuilt] == [there, None]
     assert linked.verify(there, jobs=1).digest == lab.digest(linked, tasks=["amber", "chess"])
 

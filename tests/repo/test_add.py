@@ -362,6 +362,7 @@ def test_a_checkpoint_in_another_dtype_throughout_is_refused(two, refused, model
 
     refused(two, 3, "add", tmp_path / "half", "--task", "half",
             says="% of its values have another dtype or shape than the base's, and could not be merged",
-            hint="convert it to the base's dtype first, or pass --force-base")  # fmt: skip
+            hint="convert it to the base's dtype first (load it with transformers' `torch_dtype=torch.float32`, and "
+            "save it), or pass --force-base")  # fmt: skip
 
     assert two.json("add", tmp_path / "half", "--task", "half", "--force-base")["tensors"]["delta"] == 0

@@ -1,6 +1,7 @@
 """What was asked for in a directory: how it is kept, compared, and left by a removal."""
 
 import json
+import shlex
 
 import pytest
 
@@ -138,8 +139,47 @@ def test_an_older_revision_is_what_was_asked_for(two, look, templates, tmp_path)
     two.wvc("revert", "alpha", "--no-rebuild")
     assert look() == ("behind", "alpha taken out since", "wvc revert alpha")
     two.wvc("revert", "alpha")
+    removal = two.git("rev-parse", "HEAD")[:12]
+    assert look() == ("current", f"emptied when alpha was taken out in {removal}", "")
+    assert lines(two)[0][2]["tasks"] == ["alpha"]
+    assert f"/out: the base bit for bit, emptied when alpha was taken out in {removal}\n" in two.wvc("status")
+    two.git("revert", "--no-edit", "HEAD")
+    again = f"wvc checkout {commit[:12]} --tasks alpha"
+    state, why, remedy = look()
+    assert (state, why) == ("behind", "alpha back since")
+    assert remedy.startswith(again)
+    two.wvc(*shlex.split(remedy)[1:-1], tmp_path / "out")
     assert look() == CURRENT
-    assert lines(two)[0][2]["tasks"] == []
+
+
+def test_a_directory_that_a_removal_emptied(two, look, templates, tmp_path):
+    two.wvc("checkout", "--tasks", "alpha=0.5,beta", "-o", tmp_path / "out")
+    two.wvc("checkout", "--tasks", "", "-o", tmp_path / "base")
+    two.wvc("revert", "alpha")
+    assert look() == CURRENT
+    two.wvc("revert", "beta")
+
+    removal = two.git("rev-parse", "HEAD")[:12]
+    assert look() == ("current", f"emptied when beta was taken out in {removal}", "")
+    assert look("base") == CURRENT
+    assert {tuple(line["emptied"]) for line in two.json("status")["directories"]} == {(), ("beta",)}
+    assert two.json("revert", "beta")["rebuilt"][0]["output"] is None
+    two.put("more", templates.alpha)
+    assert look()[0] == "current"
+    two.put("beta", templates.beta)
+    assert look() == ("behind", "beta back since", "wvc checkout --tasks beta -o /out")
+
+
+def test_what_emptied_a_directory_may_be_unknown(two, look, tmp_path):
+    two.wvc("checkout", "--tasks", "alpha,beta", "-o", tmp_path / "out")
+    two.wvc("revert", "alpha", "--no-rebuild")
+    two.wvc("revert", "beta")
+    two.wvc("revert", "alpha")
+    assert look()[:2] == ("current", f"emptied when alpha was taken out in {two.git('rev-parse', 'HEAD~1')[:12]}")
+    two.git("rm", "-qr", ".wvc/removals")
+    two.git("commit", "-qm", "Forget it")
+
+    assert look() == ("current", "emptied when alpha was taken out", "")
 
 
 def test_a_branch_is_followed(two, look, templates, tmp_path):

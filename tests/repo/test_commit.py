@@ -54,7 +54,8 @@ def test_in_the_middle_of_a_merge(two, refused, templates):
     two.git("add", "x")
     two.git("commit", "-qm", "main")
     subprocess.run(["git", "-C", two.path, "merge", "side"], check=False, capture_output=True)
-    two.wvc("add", templates.alpha, "--task", "new")
+    waits = "a git merge is under way, and `wvc commit` is refused until `git merge --continue` or `git merge --abort`"
+    assert f"note: {waits}\n" in two.run("add", templates.alpha, "--task", "new").err
 
     refused(two, 3, "commit", "-m", "x", says="a git merge is under way", hint="finish it with `git merge --continue`")
     refused(two, 3, "revert", "alpha", says="a git merge is under way")
@@ -164,3 +165,15 @@ def test_a_staged_recipe_that_cannot_be_read_is_not_committed(two, refused):
         two, 4, "commit", "-m", "x", says="the staged recipe p cannot be read: .wvc/recipes/p.toml: not valid TOML",
         hint="run `wvc unstage p`",
     )  # fmt: skip
+
+
+def test_new_versions_and_what_is_only_stored_anew_are_called_so(two, templates):
+    two.wvc("add", templates.beta, "--task", "alpha")
+    two.wvc("add", templates.alpha, "--task", "new")
+    two.wvc("repack", "beta", "--codec", "raw")
+
+    planned = two.json("commit", "-m", "x", "-n")
+    said = two.wvc("commit", "-m", "x")
+
+    assert (planned["tasks"], planned["versions"], planned["stored"]) == (["alpha", "beta", "new"], ["alpha"], ["beta"])
+    assert said.partition(": ")[2] == "new version of alpha, beta stored anew, new\n"

@@ -43,7 +43,10 @@ def test_what_nothing_refers_to_goes_and_all_else_stays(littered, tmp_path):
     assert repo.objects() == used
     assert repo.json("fsck", "--full")["ok"]
     repo.wvc("checkout", "-o", tmp_path / "out")
-    assert repo.json("gc")["removed"] == 0
+    again = repo.json("gc")
+    assert (again["removed"], again["used"], done["used"]) == (0, len(used), len(used))
+    repo.object_file(min(used)).unlink()
+    assert repo.json("gc")["used"] == len(used) - 1
 
 
 def test_what_is_young_is_kept(littered):

@@ -1,5 +1,7 @@
 """The history of tasks."""
 
+import subprocess
+
 import pytest
 
 from weightvc.repo import log
@@ -45,7 +47,7 @@ def test_recipes(two):
         ("New", {"one": "new", "two": "new"}),
         ("Add beta", {}),
     ]
-    marks = [line[35:] for line in two.wvc("log", "--limit", "3").splitlines()]
+    marks = [line[36:] for line in two.wvc("log", "--limit", "3").splitlines()]
     assert marks == [
         "Out  -alpha ~two (recipe)",
         "Other  -one (recipe) ~two (recipe)",
@@ -80,16 +82,77 @@ def test_lineage(two, templates):
     assert log.lineage(two.api()) == {"alpha": (), "beta": (), "child": ("beta", "alpha")}
 
 
-def test_a_merge_commit_compares_with_its_first_parent(two, templates):
-    two.git("checkout", "-q", "-b", "side", "HEAD~1")
-    two.put("gamma", templates.alpha)
-    two.git("checkout", "-q", "-")
-    two.git("merge", "-q", "--no-edit", "side")
+@pytest.fixture
+def forked(two, templates):
+    """Two branches with a version of beta each: `main v3` and, on the branch `side`, `side v2`."""
+    two.git("switch", "-q", "-c", "side")
+    two.json("add", templates.alpha, "--task", "beta")
+    two.wvc("commit", "-m", "side v2")
+    two.git("switch", "-q", "main")
+    two.json("add", templates.base, "--task", "beta")
+    two.wvc("commit", "-m", "main v3")
+    return two
 
-    newest = next(iter(two.api().log()))
 
-    assert (newest.added, len(newest.parents)) == (("gamma",), 2)
-    assert [task["task"] for task in two.json("status")["tasks"]] == ["alpha", "beta", "gamma"]
+def merge(sandbox, choice, branch="side"):
+    """Merge a branch that is in conflict about beta, and choose a side."""
+    command = ["git", "-C", sandbox.path, "merge", "-q", "--no-edit", branch]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    sandbox.git("checkout", f"--{choice}", ".wvc/tasks/beta.json")
+    sandbox.git("add", ".wvc/tasks/beta.json")
+    sandbox.git("-c", "core.editor=true", "commit", "-q", "--no-edit")
+
+
+@pytest.mark.parametrize(("choice", "changed"), [("theirs", ("beta",)), ("ours", ())])
+def test_a_merge_that_chose_a_side_is_there_with_what_it_dropped(forked, choice, changed):
+    merge(forked, choice)
+
+    for task in (None, "beta"):
+        lines = list(forked.api().log(task))
+        assert [line.subject for line in lines][:4] == ["Merge branch 'side'", "main v3", "side v2", "Add beta"]
+        assert (lines[0].changed, len(lines[0].parents)) == (changed, 2)
+    assert [line.subject for line in forked.api().log("alpha")] == ["Add alpha"]
+    for limit in (1, 2, 3):
+        assert [line.subject for line in forked.api().log("beta", limit=limit)] == [
+            line.subject for line in forked.api().log("beta")
+        ][:limit]
+
+
+def test_a_merge_that_has_what_no_side_had_is_there(forked):
+    merge(forked, "ours")
+    forked.git("rm", "-q", ".wvc/tasks/alpha.json")
+    forked.git("commit", "-q", "--amend", "--no-edit")
+
+    for task in (None, "alpha"):
+        newest = next(iter(forked.api().log(task)))
+        assert (newest.removed, len(newest.parents)) == (("alpha",), 2)
+
+
+def test_a_merge_that_only_brings_sides_together_is_not_there(two, templates):
+    for count in range(3):
+        two.git("switch", "-q", "-c", f"side{count}", "HEAD~1")
+        two.put(f"gamma{count}", templates.alpha)
+        two.git("switch", "-q", "main")
+        two.git("merge", "-q", "--no-edit", f"side{count}")
+
+    lines = list(two.api().log())
+
+    assert [line.added for line in lines] == [("gamma2",), ("gamma1",), ("gamma0",), ("beta",), ("alpha",), ()]
+    assert [line.added for line in two.api().log(limit=4)] == [line.added for line in lines][:4]
+    assert [line.added for line in two.api().log("gamma1")] == [("gamma1",)]
+    assert "\nadded: gamma2\n" in two.wvc("show", "HEAD")
+
+
+def test_a_merge_of_histories_that_have_nothing_in_common(two, templates, sandbox, tmp_path):
+    other = sandbox(tmp_path / "other")
+    other.path.mkdir()
+    other.wvc("init", "--base", templates.base)
+    other.put("beta", templates.base)
+    two.git("fetch", "-q", str(other.path), "main:side")
+    command = ["git", "-C", two.path, "merge", "-q", "--no-edit", "--allow-unrelated-histories", "-X", "theirs", "side"]
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert [line.subject for line in two.api().log("beta")] == ["Merge branch 'side'", "Add beta", "Add beta"]
 
 
 def test_a_time_beyond_all_calendars(two, monkeypatch):

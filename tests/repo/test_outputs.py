@@ -137,8 +137,9 @@ def test_a_revert_leaves_the_checkouts_of_other_work_trees_to_their_branches(two
     ran = linked.run("--json", "revert", "alpha")
 
     there = two.path / "alpha"
-    says = f"{there} is another work tree's, and its branch decides whether it holds the task"
-    says += ": run `wvc revert alpha` there"
+    says = f"the branch of the work tree {two.path} decides whether these hold the task: {there}; bring the removal to "
+    says += "its branch with `git merge other` or `git rebase other` there, then run `wvc revert alpha` there, "
+    says += "which rebuilds them"
     assert (ran.code, ran.json["warnings"], ran.json["unproved"]) == (0, [says], [])
     outputs = [line["output"] for line in ran.json["rebuilt"]]
     assert outputs == [str(linked.path / "alpha,beta"), str(tmp_path / "outside"), None]
@@ -146,8 +147,32 @@ def test_a_revert_leaves_the_checkouts_of_other_work_trees_to_their_branches(two
     assert seen[str(there)] == ("current", "")
     says = f"{linked.path / 'alpha,beta'} is another work tree's: its own `wvc status` tells"
     assert seen[str(linked.path / "alpha,beta")] == ("unknown", says)
-    assert f"  {says}\n" in two.wvc("status")
+    others = f"{tmp_path / 'linked'}, whose own `wvc status` tells: {linked.path / 'alpha,beta'}"
+    assert f"  in the work tree {others}\n" in two.wvc("status")
+    linked.wvc("checkout")
+    assert f"{others}, {linked.path / 'model'}\n" in two.wvc("status")
+    assert two.wvc("status").count("in the work tree") == 1
     assert [line["output"] for line in two.json("revert", "alpha")["rebuilt"]] == [str(there), None]
+
+
+@pytest.mark.parametrize("bring", [["merge", "-q", "--no-edit"], ["rebase", "-q"]])
+def test_what_a_revert_says_of_another_work_tree_works(two, templates, tmp_path, bring):
+    two.put("child", templates.base, "--derived-from", "alpha")
+    two.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "other")
+    linked = type(two)(tmp_path / "linked")
+    linked.put("more", templates.base)
+    linked.wvc("checkout", "--tasks", "alpha,beta,more", "-o", linked.path / "out")
+
+    (says,) = two.json("revert", "alpha", "--keep-derived", "--no-rebuild", "-n")["warnings"] or [""]
+    (warning,) = two.json("revert", "alpha", "--keep-derived")["warnings"]
+    assert (says, "`git merge main` or `git rebase main` there, then run `wvc revert alpha`" in warning) == ("", True)
+    linked.git(*bring, "main")
+    done = linked.json("revert", "alpha")
+
+    assert (done["commit"], done["warnings"], done["rebuilt"][0]["output"]) == (None, [], str(linked.path / "out"))
+    assert [line["recipe"] for line in linked.json("status")["directories"]] == [["beta", "more"]]
+    two.git("merge", "-q", "--no-edit", "other")
+    assert [task["task"] for task in two.json("status")["tasks"]] == ["beta", "child", "more"]
 
 
 def test_directories_that_are_gone_are_named_if_they_may_have_held_the_task(two, tmp_path):

@@ -67,13 +67,15 @@ def test_tasks_that_together_make_no_model_are_not_compared(two, models, tmp_pat
     rows = "embeddings.word_embeddings.weight"
     base = models.base()
     two.put("more", models.write(tmp_path / "more", base | {rows: torch.cat([base[rows], base[rows][:2]])}))
+    alone = two.json("revert", "alpha", "-n")
     two.wvc("checkout", "--tasks", "alpha,beta", "-o", tmp_path / "out")
 
     planned, done = two.json("revert", "alpha", "-n"), two.run("--json", "revert", "alpha")
 
-    (warning,) = planned["warnings"]
-    assert warning.startswith("all tasks together make no model, so that there is none to compare: task more: ")
-    assert (done.code, done.json["warnings"], done.json["unproved"]) == (0, [warning], [])
+    (note,) = alone["notes"]
+    assert note.startswith("all tasks together make no model, so that there is none to compare: task more: ")
+    assert (planned["notes"], done.json["notes"], done.json["warnings"], done.err) == ([], [], [], "")
+    assert (done.code, done.json["unproved"]) == (0, [])
     assert [line["output"] for line in done.json["rebuilt"]] == [str(tmp_path / "out")]
     assert two.json("revert", "more", "-n")["warnings"] == []
 
@@ -162,3 +164,19 @@ def test_again_when_nothing_holds_it_any_more(two):
     assert two.wvc("revert", "alpha").startswith(
         "alpha was taken out already; no directory that is known contains it\n"
     )
+
+
+def test_a_model_that_a_directory_holds_is_neither_built_again_nor_listed(two, tmp_path, monkeypatch):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta")
+    two.wvc("commit", "-m", "Save it")
+    two.wvc("checkout", "-o", tmp_path / "out")
+    built, digests = [], Builder.digests
+    monkeypatch.setattr(Builder, "digests", lambda self, progress: built.append(self) or digests(self, progress))
+
+    planned = two.wvc("revert", "alpha", "-n").splitlines()
+    lines = two.wvc("revert", "alpha").splitlines()
+
+    assert planned[1:] == [f"would rebuild {tmp_path / 'out'}", planned[-1]]
+    assert [line.partition(":")[0] for line in lines if "equal to" in line] == [f"rebuilt {tmp_path / 'out'}"]
+    assert len(built) == 1  # the proof
+    assert "compare" not in "".join([*planned, *lines])

@@ -29,7 +29,8 @@ def test_what_a_directory_holds(two, tmp_path):
     assert two.json("status")["directories"] == [
         {"path": str(tmp_path / "out"), "recipe": ["alpha", "beta=0.5"], "method": "linear", "state": "current",
          "why": "", "remedy": "", "params": {}, "dtype": None, "rules": [], "exact": False, "lossy": [],
-         "asked": {"tasks": ["alpha", "beta=0.5"], "method": "linear"}}
+         "asked": {"tasks": ["alpha", "beta=0.5"], "method": "linear"}, "emptied": [],
+         "work_tree": ""}
     ]  # fmt: skip
 
 

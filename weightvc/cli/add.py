@@ -110,6 +110,7 @@ def _table(result: "Estimated") -> Iterator[str]:
 def _lines(result: "Added") -> Iterator[str]:
     both = result.tensors.get("reshaped", 0)  # which are among the added and the removed, and are said once
     tensors = {key: count - both * (key in ("added", "removed")) for key, count in result.tensors.items()}
+    tensors |= {"reshaped": both - result.retyped, "retyped": result.retyped}
     counts = ", ".join(f"{count} {state}" for state, count in tensors.items() if count > 0)
     moved = "" if result.relative_norm is None else f"; moved {100 * result.relative_norm:.2f} % of the base's norm"
     if result.peak_bytes is not None:

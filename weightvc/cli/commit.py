@@ -18,6 +18,8 @@ def command(ctx: Context, message: str, dry_run: bool) -> None:
     """
     result = repo.commit.commit(ctx.repository(), message, dry_run=dry_run)
     ctx.note(result.warnings, "warning")
-    what = ", ".join([*result.tasks, *(f"recipe {name}" for name in result.recipes)])
+    said = {name: f"new version of {name}" for name in result.versions}
+    said |= {name: f"{name} stored anew" for name in result.stored}
+    what = ", ".join([*(said.get(name, name) for name in result.tasks), *(f"recipe {name}" for name in result.recipes)])
     done = "would commit" if result.commit is None else f"commit {result.commit[:12]}:"
     ctx.emit("commit", result, [f"{done} {what}"], done=not dry_run)

@@ -44,6 +44,6 @@ def command(
         lines = [
             f"{result.repository}: base {result.base.digest[:12]} with {counted(result.base.tensors, 'tensor')}",
             f"{size(result.base.bytes)} stored in {size(result.base.stored_bytes)} ({ratio})",
-            f"commit {result.commit[:12]}",
+            f"commit {result.commit[:12]}; now run `wvc add PATH --task NAME`",
         ]
     ctx.emit("init", result, lines, done=not dry_run)

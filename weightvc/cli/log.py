@@ -44,7 +44,7 @@ def _lines(result: _Log) -> Iterator[str]:
         marks += [f"~{name} (stored anew)" for name in line.stored]
         marks += [f"-{name}" for name in line.removed]
         marks += [f"{_SIGNS[what]}{name} (recipe)" for name, what in line.recipes.items()]
-        yield f"{line.commit[:12]}  {line.time[:19]}  {line.subject}  {' '.join(marks)}".rstrip()
+        yield f"{line.commit[:12]}  {line.time[:19]}Z  {line.subject}  {' '.join(marks)}".rstrip()
 
 
 def _graph(lineage: dict[str, tuple[str, ...]]) -> Iterator[str]:

@@ -42,6 +42,7 @@ def command(ctx: Context, /, target: str, **given: Any) -> None:
     asked = repo.revert.Options(**given)  # first: a usage error needs no repository
     result = repo.revert.revert(ctx.repository(), target, asked, ctx.progress())
     ctx.note(result.warnings, "warning")
+    ctx.note(result.notes)
     if result.unproved:
         ctx.code = exits.FOUND
         if not asked.dry_run:
@@ -62,8 +63,13 @@ def _lines(result: "Reverted", *, dry_run: bool) -> Iterator[str]:
     if result.dependants:
         yield f"kept tasks that derive from it: {listed(result.dependants)}"
     for planned in result.would_rebuild:
+        if planned.known:
+            continue
         yield f"would {'rebuild' if planned.output else 'compute'} {_where(planned)}"
+    on_disk = {(rebuilt.tasks, rebuilt.after) for rebuilt in result.rebuilt if rebuilt.output}
     for rebuilt in result.rebuilt:
+        if not rebuilt.output and (rebuilt.tasks, rebuilt.after) in on_disk:  # a directory above is that very model
+            continue
         left = "" if rebuilt.tasks else " (no task is left: the base)"
         done = "rebuilt" if rebuilt.output else "computed"
         yield f"{done} {_where(rebuilt)}: {rebuilt.after[:16]}{left}, equal to a build that never had the task"

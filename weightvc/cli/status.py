@@ -8,6 +8,7 @@ import click
 from weightvc import repo
 from weightvc.cli import words
 from weightvc.cli.context import Context, columns, pass_context, share, size
+from weightvc.util.text import listed
 
 if TYPE_CHECKING:
     from weightvc.repo.stale import Output
@@ -27,7 +28,8 @@ def command(ctx: Context) -> None:
 
 
 def _lines(result: "Status") -> Iterator[str]:
-    yield f"{result.repository} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
+    on = f"on {result.branch}" if result.branch else "on no branch (HEAD is detached),"
+    yield f"{result.repository} {on} at {result.commit[:12]}, base {result.base[:12]}, method {result.method}"
     if result.tasks:
         yield ""
         rows = [("TASK", "VERSION", "FIRST ADDED", "SIZE", "STORED", "", ""), *map(_task, result.tasks)]
@@ -46,12 +48,16 @@ def _lines(result: "Status") -> Iterator[str]:
         yield ""
         yield "checked out:"
         for directory in result.directories:
-            yield from _directory(directory)
+            if not directory.work_tree:
+                yield from _directory(directory)
+        for tree in dict.fromkeys(directory.work_tree for directory in result.directories if directory.work_tree):
+            paths = [directory.path for directory in result.directories if directory.work_tree == tree]
+            yield f"  in the work tree {tree}, whose own `wvc status` tells: {listed(paths)}"
 
 
 def _task(task: "TaskLine") -> tuple[str, ...]:
     sizes = size(task.bytes), size(task.stored_bytes), share(task.stored_bytes, task.bytes)
-    return task.task, task.version[:12], task.added[:19], *sizes, "lossy" if task.lossy else ""
+    return task.task, task.version[:12], f"{task.added[:19]}Z", *sizes, "lossy" if task.lossy else ""
 
 
 def _by_hand(result: "Status") -> Iterator[str]:
@@ -68,7 +74,10 @@ def _by_hand(result: "Status") -> Iterator[str]:
         yield ""
         yield f"{'merged or ' if result.under_way else ''}edited in the work tree, and not used until committed:"
         yield from (f"  {path}" for path in result.edited)
-        if not result.conflicts:
+        if result.under_way and not result.conflicts:
+            doing = result.under_way
+            yield f"record it with `git {doing} --continue`, or undo it with `git {doing} --abort`"
+        elif not result.conflicts:
             yield "record it with `git commit`, or undo it with `git restore`"
 
 
@@ -114,6 +123,8 @@ def _state(directory: "Output") -> str:
     """Return how a directory stands to the revision that was asked for, which is named if it is not HEAD."""
     rev = (directory.asked or {}).get("rev", "")
     shown = rev[:12] if len(rev) >= 40 else rev
+    if directory.state == "current" and directory.why:
+        return directory.why
     if directory.state == "current":
         return f"up to date with {shown}" if rev else "up to date"
     return f"behind: {directory.why}"

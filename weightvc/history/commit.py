@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightvc.history import process, refresh
+from weightvc.history import branch, process, refresh
 from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio
@@ -21,6 +21,8 @@ from weightvc.util.text import encodable
 
 PATIENCE = 10.0
 """Seconds for which a commit is tried again while other git processes keep moving the branch."""
+
+_LOOSE = "HEAD is detached, so that no branch has the commit"
 
 Plan = Callable[[str | None], Mapping[str, bytes | None]]
 """From the commit at ``HEAD`` (``None`` before the first) to the changes: path → new bytes, ``None`` to delete."""
@@ -134,7 +136,8 @@ def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
         for name in ("index", "index.lock"):
             fsio.remove_file(scratch / name)
     _sync_refs(git)
-    return Committed(made, refresh.settle(git, changes, refresh.INDEX_PATIENCE))
+    loose = () if branch.current(git) else (f"{_LOOSE}: `git switch -c NAME` makes one that has it",)
+    return Committed(made, (*refresh.settle(git, changes, refresh.INDEX_PATIENCE), *loose))
 
 
 def _build(git: GitDir, tip: str | None, changes: Mapping[str, bytes | None], message: str, index: Path) -> str:
@@ -175,10 +178,10 @@ def _sync_objects(git: GitDir, made: str, tip: str | None) -> None:
 def _sync_refs(git: GitDir) -> None:
     """Sync the branch, or a detached ``HEAD``, and every directory up to the git directory."""
     try:
-        branch = process.line(git.work_tree, "symbolic-ref", "--quiet", "HEAD")
+        ref = process.line(git.work_tree, "symbolic-ref", "--quiet", "HEAD")
     except GitFailed:
-        branch = "HEAD"
-    file = (git.git_dir if branch == "HEAD" else git.common_dir) / branch
+        ref = "HEAD"
+    file = (git.git_dir if ref == "HEAD" else git.common_dir) / ref
     if fsio.is_regular(file):  # not in a reftable
         fsio.sync_file(file)
     tables = git.common_dir / "reftable"

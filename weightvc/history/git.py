@@ -82,11 +82,12 @@ class GitDir:
         found = self._checked([f"{self.resolve(rev)}:{path}"])[0] if "\n" not in path else None
         return found.data if found is not None and found.kind == "blob" else None
 
-    def read_tree(self, rev: str, prefix: str = ".wvc/") -> dict[str, str]:
+    def read_tree(self, rev: str, prefix: str = ".wvc/", *, checked: bool = True) -> dict[str, str]:
         """Return path → blob id of every file under ``prefix`` at a revision; submodules are passed over.
 
         Raises:
-            Corrupt: the commit, or a tree on the way, does not have the contents that its id stands for.
+            Corrupt: the commit, or a tree on the way, does not have the contents that its id stands for; unless
+                ``checked`` is false, which is quicker over many revisions.
         """
         commit = self.resolve(rev)
         listed = process.run(self.work_tree, "ls-tree", "-r", "-t", "-z", "--full-tree", commit, "--", prefix)
@@ -95,7 +96,8 @@ class GitDir:
             meta, path = entry.split(b"\t", 1)
             _, kind, oid = meta.decode().split(" ")
             found[kind][os.fsdecode(path)] = oid
-        self._checked([commit, f"{commit}^{{tree}}", *found["tree"].values()])
+        if checked:
+            self._checked([commit, f"{commit}^{{tree}}", *found["tree"].values()])
         return found["blob"]
 
     def unmerged(self, prefix: str = ".wvc/") -> tuple[str, ...]:
@@ -122,10 +124,12 @@ class GitDir:
 
         Args:
             rev: Where to start.
-            paths: Only commits that changed one of these files or directories; all commits if empty.
+            paths: Only commits that changed one of these files or directories, on sides that a merge dropped too, and
+                merges that differ there from any of their sides; all commits if empty.
             max_count: At most so many.
         """
         limit = [] if max_count is None else [f"--max-count={max_count}"]
+        limit += ["--full-history"] if paths else []
         shape = "--format=tformat:" + "%x00".join(_LOG_FIELDS)
         out = process.run(
             self.work_tree, "log", "-z", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--no-patch",

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from weightvc import repo as cases
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta.codec import codec_named
+from weightvc.history.commit import under_way
 from weightvc.objects.ids import ObjectId, Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.repo import lineage, loss, related, scores, snapshot, stage
@@ -36,12 +37,12 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 class Added:
     """What add did, or, for a dry run, would do, with ``peak_bytes`` of memory at most.
 
-    ``tensors`` counts by state; ``reshaped`` ones are among both the added and the removed, ``updated`` ones the base's
-    that an adapter updates. ``change`` is ``new`` for a
-    task that is not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other
-    files, lineage, codec or scores, ``dropped`` for what is committed already while something else was staged, which is
-    not any more, and ``none`` for what is committed, or staged, already. A dry run reads no tensors and takes every
-    task that is committed for a new ``version``. ``lossy`` says what does not come back as it was added.
+    ``tensors`` counts by state; ``reshaped`` ones, of which ``retyped`` have another dtype only, are among both the
+    added and the removed, ``updated`` ones the base's that an adapter updates. ``change`` is ``new`` for a task that is
+    not committed, ``version`` for a new version of one that is, ``stored`` for its weights with other files, lineage,
+    codec or scores, ``dropped`` for what is committed already while something else was staged, which is not any more,
+    and ``none`` for what is committed, or staged, already. A dry run reads no tensors and takes every task that is
+    committed for a new ``version``. ``lossy`` says what does not come back as it was added.
 
     ``scored`` names what an evaluator was, or would be, run on: ``base``, ``tuned`` and, if that is another thing,
     ``stored``, what comes back; a dry run says what room the largest of them would need beside the repository's
@@ -69,6 +70,7 @@ class Added:
     fallback: Fallback | None = None
     files: int = 0
     files_bytes: int = 0
+    retyped: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
     if found := lost - _lost(repo, state.tasks.get(name)):
         notes.append(f"brought back {counted(len(found), 'lost object')} of task {name}")
     change = _stage(repo, state, manifest)
+    notes += _waits(repo)
     counts = {key: sum(entry.state == key for entry in manifest.tensors) for key in ("same", "delta")}
     return Added(
         task=name,
@@ -146,6 +149,7 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
         fallback=verdict.fallback,
         files=len(checkpoint.extras),
         files_bytes=sum(checkpoint.extras.values()),
+        retyped=related.retyped(checkpoint, state.base, matched),
     )
 
 
@@ -199,6 +203,13 @@ def _identity(repo: Handle, state: State, name: str) -> tuple[str, str]:
     return str(uuid.uuid4()), now.strftime(TIME)
 
 
+def _waits(repo: Handle) -> list[str]:
+    """Say that what is staged cannot be committed yet."""
+    doing = under_way(repo.git)
+    ended = f"`git {doing} --continue` or `git {doing} --abort`"
+    return [f"a git {doing} is under way, and `wvc commit` is refused until {ended}"] if doing else []
+
+
 def _unmoved(manifest: Manifest, base: Manifest) -> list[str]:
     same = manifest.version == base.version
     return ["every tensor equals the base's: this task adds nothing to a merge"] if same else []
@@ -221,4 +232,11 @@ def _planned(  # noqa: PLR0917 -- all that is known of a task before its tensors
     notes += [loss.WARNING] if codec_named(codec).lossy else []
     plan = Added(name, Version(""), counts, total, 0, codec, relative, notes, staged=False, peak_bytes=peak)
     files, nbytes = len(checkpoint.extras), sum(checkpoint.extras.values())
-    return replace(plan, scored=scored, scratch_bytes=room, files=files, files_bytes=nbytes)
+    return replace(
+        plan,
+        scored=scored,
+        scratch_bytes=room,
+        files=files,
+        files_bytes=nbytes,
+        retyped=related.retyped(checkpoint, base, matched),
+    )

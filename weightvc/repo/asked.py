@@ -45,23 +45,25 @@ def is_named(repo: Handle, state: State, recipe: str) -> bool:
     return known or (is_task_name(recipe) and bool(stage.changes(repo).get(recipe_path(recipe))))
 
 
-def remains(request: Request, recipe: Recipe, gone: Collection[str]) -> Request:
+def remains(request: Request, recipe: Recipe, was: Recipe, gone: Collection[str]) -> Request:
     """Return what a removal leaves of a request.
 
     All tasks stay all tasks, and a named recipe loses the tasks by itself. An older revision and a recipe file still
-    have them: what remains is the rest of what was built, by name.
+    have them: what remains is the rest of what was built, by name. Where no task is left, those that are gone stay
+    asked for, which tells an emptied directory from one of the base: see :mod:`weightvc.repo.emptied`.
 
     Args:
         request: What was asked for, as :func:`lasting` gives it.
         recipe: What was built, without the tasks that are gone.
+        was: What was built before.
         gone: The names of the tasks.
     """
     if request.tasks is not None:
-        tasks = tuple(str(w) for w in parse_tasks(request.tasks) if w.task not in gone)
-        return replace(request, tasks=tasks, dtype=recipe.dtype)
+        left = tuple(str(w) for w in parse_tasks(request.tasks) if w.task not in gone)
+        return replace(request, tasks=left or request.tasks, dtype=recipe.dtype)
     if request.rev == "HEAD" and (request.recipe is None or is_task_name(request.recipe)):
         return request
-    tasks = tuple(map(str, recipe.tasks))
+    tasks = tuple(map(str, recipe.tasks or was.tasks))
     return Request(
         request.rev,
         tasks,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from weightvc.history.commit import under_way
 from weightvc.merge.joint import Joint
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version
@@ -133,8 +134,14 @@ def _unused(repo: Handle, request: Request, resolved: Resolved) -> Iterator[str]
     """Say what is staged or edited, and may be missed in what is built."""
     if request.tasks is None and request.recipe is None and (names := stage.tasks(repo)):
         yield f"staged and not in it: {listed(names)}; `wvc commit` records them"
-    if request.rev == "HEAD" and (paths := edited(repo, resolved.state.commit)):
-        yield f"edited in the work tree, and not used until committed: {listed(paths)}"
+    if request.rev != "HEAD":
+        return
+    conflicts = repo.git.unmerged()
+    if conflicts:
+        yield f"in conflict, and as HEAD has it until that is resolved: {listed(conflicts)}; `wvc status` tells how"
+    if paths := [path for path in edited(repo, resolved.state.commit) if path not in conflicts]:
+        merged = "merged or " if under_way(repo.git) else ""
+        yield f"{merged}edited in the work tree, and not used until committed: {listed(paths)}"
 
 
 def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:

@@ -89,12 +89,13 @@ def recorded(repo: Handle) -> dict[Path, Request | None]:
     return found
 
 
-def elsewhere(repo: Handle, directory: Path) -> bool:
-    """Tell whether a directory lies in another work tree of the repository, whose branch says what it holds."""
+def elsewhere(repo: Handle, directory: Path) -> Path | None:
+    """Return the other work tree that a directory lies in, whose branch says what it holds; ``None`` if in none."""
     real = directory.resolve()
-    tops = [top.resolve() for top in remembered.work_trees(repo.git)]
+    tops = {top.resolve(): top for top in remembered.work_trees(repo.git)}
     around = [top for top in tops if real.is_relative_to(top)]
-    return bool(around) and max(around, key=lambda top: len(top.parts)) != repo.git.work_tree.resolve()
+    nearest = max(around, key=lambda top: len(top.parts), default=None)
+    return None if nearest in (None, repo.git.work_tree.resolve()) else tops[nearest]
 
 
 def _located(common: Path, entry: _Entry) -> list[Path]:

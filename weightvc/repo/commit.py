@@ -1,12 +1,12 @@
 """Commit: what is staged → one git commit of wvc's own files."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from weightvc.history import commit as commits
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import Recipe
-from weightvc.repo import stage
+from weightvc.repo import anew, stage
 from weightvc.repo.guard import guarded
 from weightvc.repo.repository import BASE, Handle, removal_path, task_path
 from weightvc.util.errors import Conflict, Corrupt, NotARepository, RequestError
@@ -15,12 +15,17 @@ from weightvc.util.text import printable
 
 @dataclass(frozen=True)
 class Committed:
-    """What a commit did; ``tasks`` are the names of tasks that it added or changed."""
+    """What a commit did; ``tasks`` are the names of tasks that it added or changed.
+
+    ``versions`` are those of them that got a new version, ``stored`` those that are only stored in another way.
+    """
 
     commit: str | None
     tasks: tuple[str, ...]
     recipes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
 
 
 @guarded
@@ -49,12 +54,13 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
         return {path: data for path, data in staged.items() if data is not None or path in tree}
 
     named = _names(staged, "tasks"), _names(staged, "recipes")
+    versions, stored = _changed(repo, staged)
     if dry_run:
         plan(repo.git.head())
-        return Committed(None, *named)
+        return Committed(None, *named, versions=versions, stored=stored)
     done = commits.commit(repo.git, plan, message)
     stage.settle(repo, staged)
-    return Committed(done.commit, *named, warnings=tuple(done.warnings))
+    return Committed(done.commit, *named, warnings=tuple(done.warnings), versions=versions, stored=stored)
 
 
 def _pending(repo: Handle, staged: dict[str, bytes | None]) -> dict[str, bytes | None]:
@@ -64,6 +70,16 @@ def _pending(repo: Handle, staged: dict[str, bytes | None]) -> dict[str, bytes |
     blobs = repo.git.read_blobs(sorted({tree[path] for path in staged if path in tree}))
     head = {path: blobs[tree[path]] for path in staged if path in tree}
     return {path: data for path, data in staged.items() if head.get(path) != data}
+
+
+def _changed(repo: Handle, staged: Mapping[str, bytes | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the committed tasks that get a new version, and of those that are only stored anew."""
+    tip = repo.git.head()
+    tree = repo.git.read_tree(tip) if tip else {}
+    tasks = {path: data for path, data in staged.items() if data is not None and "/tasks/" in path and path in tree}
+    blobs = repo.git.read_blobs(sorted({tree[path] for path in tasks}))
+    stored = {path: data for path, data in tasks.items() if anew.only_stored(blobs[tree[path]], data)}
+    return _names({path: data for path, data in tasks.items() if path not in stored}, "tasks"), _names(stored, "tasks")
 
 
 def _check(repo: Handle, tip: str | None, tree: Container[str], staged: dict[str, bytes | None]) -> None:
@@ -109,5 +125,5 @@ def _check_recipe(path: str, contents: bytes) -> None:
         raise Corrupt(f"the staged recipe {name} cannot be read: {error.what}", f"run `wvc unstage {name}`") from None
 
 
-def _names(staged: dict[str, bytes | None], kind: str) -> tuple[str, ...]:
+def _names(staged: Mapping[str, bytes | None], kind: str) -> tuple[str, ...]:
     return tuple(path.rsplit("/", 1)[1].rsplit(".", 1)[0] for path in staged if f"/{kind}/" in path)

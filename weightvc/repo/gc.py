@@ -32,8 +32,8 @@ class Collected:
     """What gc did, or, for a dry run, would do.
 
     ``removed`` and ``removed_bytes`` count the objects that were deleted, ``young`` and ``young_bytes`` those that are
-    kept because they are younger than ``grace_days``, ``used`` those that something refers to. ``objects`` are the
-    former two, by id.
+    kept because they are younger than ``grace_days``, ``used`` those in the store that something refers to. ``objects``
+    are the former two, by id.
     """
 
     removed: int
@@ -72,13 +72,14 @@ def gc(repo: Handle, options: Options, progress: Progress = SILENT) -> Collected
     with nullcontext() if options.dry_run else guard.alone(repo):
         load(repo)  # before its first commit, a repository may be about to get its base
         used = _used(repo)
+        held = len(used.intersection(repo.store.ids()))
         garbage = _garbage(repo, used, options.grace_days)
         if not options.dry_run:
             _delete(repo, [one for one in garbage if not one.young], progress)
             scratch.sweep_files(repo.tmp)
     old, young = ([one for one in garbage if one.young is is_young] for is_young in (False, True))
     counts = (len(old), sum(one.bytes for one in old), len(young), sum(one.bytes for one in young))
-    return Collected(*counts, len(used), options.grace_days, tuple(garbage))
+    return Collected(*counts, held, options.grace_days, tuple(garbage))
 
 
 def _used(repo: Handle) -> set[ObjectId]:

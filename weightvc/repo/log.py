@@ -1,10 +1,12 @@
 """Log: the commits that changed wvc's files, and what each did to tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import islice
 
+from weightvc.history import merges
 from weightvc.history.git import LogEntry
 from weightvc.objects.ids import task_name
 from weightvc.repo import anew, stage
@@ -39,17 +41,41 @@ class LogLine:
 def log(repo: Handle, task: str | None = None, rev: str = "HEAD", limit: int | None = None) -> Iterator[LogLine]:
     """Return the commits that touched wvc's files, or one task's manifest, newest first.
 
+    A merge is one of them if it chose between the sides, or has something that no side had; one that only brings
+    together what each side had changed for itself is not.
+
     Raises:
         NotFound: no commit ever had a task of that name.
     """
     state = load(repo, rev)
     paths = [f"{TRACKED}/"] if task is None else [task_path(task_name(task))]
-    entries = list(repo.git.log(rev, paths, limit))
+    files_of = cache(partial(_files, repo))  # a commit is most often the parent of another
+    entries = _entries(repo, rev, paths, limit, files_of)
     if task is not None and not entries:
         stage.refuse(repo, task)
         state.task(task)
-    files_of = cache(partial(_files, repo))  # a commit is most often the parent of another
     return (_line(repo, entry, files_of) for entry in entries)
+
+
+def _entries(
+    repo: Handle, rev: str, paths: Sequence[str], limit: int | None, files_of: Callable[[str], dict[str, str]]
+) -> list[LogEntry]:
+    """Return at most ``limit`` commits that changed ``paths``; git is asked for more while it lists mere merges."""
+
+    def below(commit: str) -> dict[str, str]:
+        return {path: blob for path, blob in files_of(commit).items() if path.startswith(tuple(paths))}
+
+    @cache
+    def counts(entry: LogEntry) -> bool:
+        return len(entry.parents) < 2 or merges.decides(repo.git, entry, below)
+
+    asked = limit
+    while True:
+        entries = list(repo.git.log(rev, paths, asked))
+        found = list(islice(filter(counts, entries), limit))
+        if limit is None or asked is None or len(found) == limit or len(entries) < asked:
+            return found
+        asked *= 4
 
 
 def show(repo: Handle, commit: str) -> LogLine:
@@ -102,4 +128,4 @@ def lineage(repo: Handle, rev: str = "HEAD") -> dict[str, tuple[str, ...]]:
 
 
 def _files(repo: Handle, commit: str) -> dict[str, str]:
-    return repo.git.read_tree(commit, f"{TRACKED}/")
+    return repo.git.read_tree(commit, f"{TRACKED}/", checked=False)

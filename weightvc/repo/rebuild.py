@@ -6,9 +6,10 @@ of the remaining tasks were linked. A tensor that still depended on a removed ta
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from weightvc.history import branch
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version, is_task_name
 from weightvc.objects.lock import Lock
@@ -47,13 +48,17 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Target:
-    """A model to rebuild: a recipe at HEAD, named or of all tasks, or the one of a directory's lock."""
+    """A model to rebuild: a recipe at HEAD, named or of all tasks, or the one of a directory's lock.
+
+    ``known`` says that one of the directories holds this very model, so that there is nothing to compute.
+    """
 
     name: str | None
     recipe: Recipe
     directory: Path | None = None
     lock: Lock | None = None
     request: Request | None = None
+    known: bool = False
 
     @property
     def label(self) -> str:
@@ -68,7 +73,7 @@ class Rebuild:
     a model that is proved. ``warnings`` collects what could not be rebuilt: directories that hold files of somebody
     else's or whose task versions history lost, recipes that no longer make a model, models whose objects are missing
     or damaged, and whatever else stopped one of them; ``unproved`` names those directories and recipes. The removal
-    stands all the same.
+    stands all the same. ``notes`` says if there is nothing at all to compare.
 
     Args:
         repo: The repository.
@@ -87,17 +92,21 @@ class Rebuild:
         self._proved: dict[tuple[object, ...], Lock] = {}
         self._missing: list[Path] = []
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.unproved: list[str] = []
 
     def targets(self, state: State, recipes: Collection[str]) -> list[Target]:
         """Return the recorded directories that hold the tasks, those of ``recipes`` that are left, and all tasks."""
         named = [Target(name, state.recipes[name]) for name in recipes if name in state.recipes]
-        return [*self._directories(), *named, *self._all(state)]
+        others = [*self._directories(), *named]
+        return [*others, *self._all(state, alone=not others)]
 
     def plan(self, state: State, recipes: Collection[str], progress: Progress) -> list[Target]:
         """Return what :meth:`run` would rebuild; directories that hold what was added or changed are unproved."""
-        planned = []
+        planned: list[Target] = []
+        models: set[tuple[object, ...]] = set()
         for target in self.targets(state, recipes):
+            model = self._model(target, state)
             try:
                 if target.directory is not None:
                     output.check_free(target.directory, force=False, jobs=self._jobs, progress=progress)
@@ -105,8 +114,17 @@ class Rebuild:
                 self.unproved.append(str(target.directory))
                 self.warnings.append(f"{target.directory} would not be rebuilt: {_why(target, error)}")
             else:
-                planned.append(target)
+                planned.append(replace(target, known=target.directory is None and model in models))
+                models |= {model} if model and target.directory else set()
         return planned
+
+    def _model(self, target: Target, state: State) -> tuple[object, ...]:
+        """Return what decides a model before its task is taken out; empty if that will show."""
+        try:
+            left = replace(target, recipe=target.recipe.without(self._gone.names))
+            return _key(self._resolve(left, state), DEFAULT_SHARD)
+        except WeightvcError:
+            return ()
 
     def run(self, state: State, recipes: Collection[str], progress: Progress) -> Iterator[Rebuilt]:
         """Rebuild directories in place, and recipes, as ``state`` has them after the removal, for their digests."""
@@ -128,13 +146,17 @@ class Rebuild:
             if directory.parent.is_dir():  # removed or moved away, and not on a disk that is not mounted now
                 checkouts.forget(self._repo, directory)
 
-    def _all(self, state: State) -> Iterator[Target]:
-        """Return the model of all tasks that are left, if they make one: some need rules, or another method."""
+    def _all(self, state: State, *, alone: bool) -> Iterator[Target]:
+        """Return the model of all tasks that are left, if they make one: some need rules, or another method.
+
+        That they make none is said where they are all that could be compared.
+        """
         target = Target(None, state.default_recipe().without(self._gone.names))
         try:
             _ = self._builder(self._repo, self._resolve(target, state), target).plan
         except (Conflict, UsageError) as error:
-            self.warnings.append(f"all tasks together make no model, so that there is none to compare: {error.what}")
+            if alone:
+                self.notes.append(f"all tasks together make no model, so that there is none to compare: {error.what}")
         else:
             yield target
 
@@ -152,10 +174,11 @@ class Rebuild:
         """Return the command that asks for what is left of what was asked for in a directory."""
         gone = self._names(target)
         left = target.recipe.without(gone)
-        request = asked.remains(target.request, left, gone) if target.request else Request()
+        request = asked.remains(target.request, left, target.recipe, gone) if target.request else Request()
         return asked.command(self._repo, request, directory, [weighted.task for weighted in left.tasks])
 
     def _directories(self) -> Iterator[Target]:
+        elsewhere: dict[Path, list[str]] = {}
         for directory, request in checkouts.recorded(self._repo).items():
             try:
                 lock = output.read_lock(directory)
@@ -170,14 +193,21 @@ class Rebuild:
                 self.warnings.append(f"{directory} still holds those weights, as task {listed(twins)}")
             if not any(map(self._gone.holds, lock.tasks)):
                 continue
-            if checkouts.elsewhere(self._repo, directory):
-                there = f"{directory} is another work tree's, and its branch decides whether it holds the task"
-                self.warnings.append(f"{there}: run `wvc revert {self._name}` there")
+            if top := checkouts.elsewhere(self._repo, directory):
+                elsewhere.setdefault(top, []).append(str(directory))
             else:
                 yield Target(_recipe(request), lock.recipe, directory, lock, request)
+        self.warnings += [self._for_another(top, paths) for top, paths in elsewhere.items()]
         if self._missing:
             gone = listed(list(map(str, self._missing)))
             self.warnings.append(f"not found: {gone}; a model that was moved from there may still hold the task")
+
+    def _for_another(self, top: Path, paths: list[str]) -> str:
+        """Return how a removal gets to another work tree: as this branch has it, for another of its own conflicts."""
+        here = branch.current(self._repo.git) or "this commit"
+        bring = f"bring the removal to its branch with `git merge {here}` or `git rebase {here}` there"
+        holds = f"the branch of the work tree {top} decides whether these hold the task: {listed(paths)}"
+        return f"{holds}; {bring}, then run `wvc revert {self._name}` there, which rebuilds them"
 
     def _may_be_moved(self, directory: Path, request: Request | None) -> bool:
         """Tell whether a directory is gone that may have held the tasks."""
@@ -202,7 +232,7 @@ class Rebuild:
             fsio.write_file(made / locks.NAME, lock.to_bytes())
             digest = self._prove(lock, target, resolved, twin, progress)
         if target.request is not None:
-            kept = asked.remains(target.request, lock.recipe, self._names(target))
+            kept = asked.remains(target.request, lock.recipe, target.recipe, self._names(target))
             checkouts.note(self._repo, target.directory, kept)
         return digest
 

@@ -32,6 +32,9 @@ COMPARABLE = 0.1
 A copy in another precision has next to none, a fine-tune with a new head or a resized embedding most.
 """
 
+_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""How torch calls the dtypes that transformers loads a model in."""
+
 _SAMPLED_CHUNKS = 4
 
 
@@ -120,9 +123,12 @@ def _incomparable(unlike: Sequence[tuple[TensorSpec, TensorSpec]], odd: int, sha
             "it is no fine-tune of this base: start a repository over its own base with `wvc init DIR --base PATH`, "
             "or pass --force-base to keep it whole and out of merges",
         )
+    _, other = max(unlike, key=lambda pair: pair[0].elements)
+    how = f" (load it with transformers' `torch_dtype=torch.{_TORCH[other.dtype]}`, and save it)"
     return BadInput(
         f"{share} have another dtype or shape than the base's, and could not be merged",
-        "convert it to the base's dtype first, or pass --force-base to keep it whole and out of merges",
+        f"convert it to the base's dtype first{how if other.dtype in _TORCH else ''}, or pass --force-base to keep it "
+        "whole and out of merges",
     )
 
 
@@ -136,6 +142,15 @@ def unmatched(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> dic
         "reshaped": reshaped,
         "updated": updated,
     }
+
+
+def retyped(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> int:
+    """Count those of the reshaped tensors that have the base's shape, in another dtype."""
+    pairs = (
+        (checkpoint.tensors[name].shape, base.by_name[matched.names[name]].spec.shape)
+        for name in _reshaped(checkpoint, base, matched)
+    )
+    return sum(shape == other for shape, other in pairs)
 
 
 def _reshaped(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[str]:

@@ -48,10 +48,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Planned:
-    """A model that a revert would rebuild: a named recipe or, with ``None``, all tasks, or the one in ``output``."""
+    """A model that a revert would rebuild: a named recipe or, with ``None``, all tasks, or the one in ``output``.
+
+    ``known`` says that it is not in a directory, but that one which would be rebuilt is this very model.
+    """
 
     recipe: str | None
     output: str | None
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ class Reverted:
 
     ``same`` are living tasks of the same version as one that is taken out. ``kept_bytes`` counts what the store holds
     of all its versions for history alone; unknown (``None``) for one that had been taken out before. ``unproved`` names
-    directories and recipes that could not be rebuilt and proved; ``warnings`` say why. A dry run fills
-    ``would_rebuild``, and names in ``unproved`` the directories that hold what was added or changed.
+    directories and recipes that could not be rebuilt and proved; ``warnings`` say why, and ``notes`` if there is no
+    model at all to compare. A dry run fills ``would_rebuild``, and names in ``unproved`` the directories that hold what
+    was added or changed.
     """
 
     commit: str | None
@@ -83,6 +88,7 @@ class Reverted:
     audits: tuple[str, ...] = ()
     emptied: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @guarded
@@ -207,9 +213,11 @@ def _rebuild(repo: Handle, name: str, gone: Gone, options: Options) -> Rebuild:
 
 def _planned(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
     targets = work.plan(state, result.recipes, progress) if options.rebuild else []
-    planned = tuple(Planned(t.name, None if t.directory is None else str(t.directory)) for t in targets)
+    planned = tuple(Planned(t.name, None if t.directory is None else str(t.directory), t.known) for t in targets)
     warnings = (*result.warnings, *work.warnings)
-    return replace(result, would_rebuild=planned, unproved=tuple(work.unproved), warnings=warnings)
+    return replace(
+        result, would_rebuild=planned, unproved=tuple(work.unproved), warnings=warnings, notes=tuple(work.notes)
+    )
 
 
 def _rebuilt(work: Rebuild, state: State, result: Reverted, options: Options, progress: Progress) -> Reverted:
@@ -217,7 +225,7 @@ def _rebuilt(work: Rebuild, state: State, result: Reverted, options: Options, pr
         return result
     rebuilt = tuple(work.run(state, result.recipes, progress))
     warnings = (*result.warnings, *work.warnings)
-    return replace(result, rebuilt=rebuilt, unproved=tuple(work.unproved), warnings=warnings)
+    return replace(result, rebuilt=rebuilt, unproved=tuple(work.unproved), warnings=warnings, notes=tuple(work.notes))
 
 
 @contextmanager

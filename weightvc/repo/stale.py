@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from weightvc.objects.lock import Lock
 from weightvc.objects.recipe import Recipe, Scalar
 from weightvc.repo import asked, checkouts, output, resolve, rules
+from weightvc.repo import emptied as empty
 from weightvc.repo.guess import complete, guess
 from weightvc.repo.repository import Handle
 from weightvc.repo.resolve import Request
@@ -26,7 +27,9 @@ class Output:
     ``lossy``. ``asked`` is what was asked for, with the options
     of checkout as names; ``None`` if that is not recorded, and a guess is compared. ``why`` says what has changed
     since, or, if ``unknown``, why the lock cannot be read; ``remedy`` is the command that brings it up to date, empty
-    if there is none.
+    if there is none. ``emptied`` are the tasks that were asked for in it and that a removal took out, so that it holds
+    the base; it is ``current`` for as long as they are gone, and ``why`` says so. ``work_tree`` is the other work tree
+    that it is in, if so: then it is ``unknown`` here.
     """
 
     path: str
@@ -41,6 +44,8 @@ class Output:
     exact: bool = False
     lossy: tuple[str, ...] = ()
     asked: Mapping[str, Any] | None = None
+    emptied: tuple[str, ...] = ()
+    work_tree: str = ""
 
 
 def outputs(repo: Handle, state: State) -> Iterator[Output]:
@@ -55,16 +60,19 @@ def outputs(repo: Handle, state: State) -> Iterator[Output]:
             continue
         made = tuple(str(weighted) for weighted in lock.recipe.tasks)
         freshness: Freshness = "unknown"
-        if checkouts.elsewhere(repo, path):
+        emptied = empty.tasks(lock, request)
+        if there := checkouts.elsewhere(repo, path):
             why, remedy = f"{path} is another work tree's: its own `wvc status` tells", ""
         else:
             why, remedy = _since(repo, lock, state, path, request)
             freshness = "behind" if why else "current"
+            why = why or (empty.said(repo, state, emptied) if emptied else "")
         yield Output(
             str(path), made, lock.recipe.method, freshness, why, remedy,
             params=dict(lock.recipe.params), dtype=lock.recipe.dtype, exact=_exact(lock), lossy=lock.lossy,
             rules=tuple(map(str, lock.recipe.rules)),
-            asked=None if request is None else asked.to_json(request),
+            asked=None if request is None else asked.to_json(request), emptied=emptied,
+            work_tree=str(there or ""),
         )  # fmt: skip
 
 
@@ -86,6 +94,11 @@ def _since(repo: Handle, lock: Lock, head: State, path: Path, request: Request |
         state = head if request is None or request.rev == "HEAD" else load(repo, request.rev)
     except WeightvcError as error:
         return error.what, ""
+    if request and (names := empty.tasks(lock, request)):
+        back = empty.back(head, state, names)
+        since = f"{listed(back)} back since" if back else ""
+        why = since or ("another base since" if lock.base != state.base.version else "")
+        return why, asked.command(repo, request, path, back) if why else ""
     like, changed = (request, _changed(repo, lock, state, request)) if request else guess(repo, lock, state, path)
     living = {task.uuid: task.version for task in state.tasks.values()}
     gone = [task.task for task in lock.tasks if task.uuid not in living]

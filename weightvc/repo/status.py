@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightvc.history import branch
 from weightvc.history.commit import under_way
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import anew, stage, stale
@@ -37,6 +38,7 @@ class Status:
     ``outputs`` are the directories that checkout wrote and that are still there; ``directories`` says what they hold.
     ``edited`` are files below `.wvc` that are not in the work tree as they are at HEAD: nothing reads them. Those in
     ``conflicts`` wait for somebody to choose a side, and ``under_way`` is the git command that waits for it, if any.
+    ``branch`` is ``None`` if ``HEAD`` is detached.
     ``unusable`` are recipes that make no model, with the reason; those in ``empty`` have no tasks and make the base.
     """
 
@@ -54,6 +56,7 @@ class Status:
     conflicts: tuple[str, ...]
     under_way: str
     empty: tuple[str, ...]
+    branch: str | None
 
 
 def line(manifest: Manifest) -> TaskLine:
@@ -93,6 +96,7 @@ def status(repo: Handle) -> Status:
         conflicts=conflicts,
         under_way=under_way(repo.git),
         empty=tuple(sorted(name for name, recipe in state.recipes.items() if not recipe.tasks)),
+        branch=branch.current(repo.git),
     )
 
 
