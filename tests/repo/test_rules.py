@@ -256,7 +256,7 @@ def test_a_request_with_rules_is_kept_as_it_is():
 def test_what_remains_of_an_older_revision_keeps_its_rules():
     recipe = Recipe((Weighted("a"), Weighted("b")), rules=(NameRule("c", "base"),))
 
-    assert asked.remains(Request(rev="v1"), recipe.without(["a"]), ["a"]).rules == recipe.rules
+    assert asked.remains(Request(rev="v1"), recipe.without(["a"]), recipe, ["a"]).rules == recipe.rules
 
 
 def test_the_library_takes_rules_as_text(three, tmp_path):
