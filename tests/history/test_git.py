@@ -238,7 +238,7 @@ def test_read_tree_passes_over_submodules(repo, sandbox):
 def test_an_absent_blob(repo):
     with pytest.raises(Missing, match=f"git has no file contents {'0' * 40}") as caught:
         repo.git.read_blobs(["0" * 40])
-    assert caught.value.hint == "run `git fetch --refetch`"
+    assert caught.value.hint.startswith("run `git fetch --refetch`; in a partial clone, after `git config --unset")
 
 
 def test_log(repo, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 from weightvc.history import refresh
 from weightvc.history.commit import commit
+from weightvc.history.git import discover
 from weightvc.history.locks import drop_stale
 
 TASK = ".wvc/tasks/a.json"
@@ -125,3 +126,31 @@ def test_what_is_no_file_stays(repo, interrupted, make):
     os.utime(lock, (1, 1), follow_symlinks=False)
     drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert os.path.lexists(lock)
+
+
+@pytest.mark.parametrize("name", ["{outside}/Cargo", "../outside/Cargo", "refs/../../../outside/Cargo", "wvc/refs"])
+def test_a_branch_that_is_none_frees_nothing(repo, interrupted, name):
+    """git looks at ``HEAD`` alone; what a branch of a stranger's says it stands for may be anything."""
+    interrupted(_boot() - 60)
+    outside = repo.path.parent / "outside"
+    outside.mkdir()
+    others = [outside / "Cargo.lock", repo.path / ".git/wvc/refs.lock"]
+    for file in others:
+        file.touch()
+        os.utime(file, (1, 1))
+    (repo.path / ".git/refs/heads/main").write_text(f"ref: {name.format(outside=outside)}\n")
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    assert all(file.exists() for file in others)
+
+
+def test_a_linked_work_tree_frees_nothing_of_the_main_one(repo, interrupted, tmp_path):
+    files = interrupted(_boot() - 60)
+    files[2].unlink()
+    note = refresh.scratch(repo.git) / "pending.json"
+    for file in files[:2]:
+        file.rename(file.with_suffix(".kept"))
+    repo.run("worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    for file in files[:2]:
+        file.with_suffix(".kept").rename(file)
+    drop_stale(discover(tmp_path / "linked"), note)
+    assert all(file.exists() for file in files[:2])

@@ -97,6 +97,37 @@ def test_garbage_is_named_and_can_be_fetched_again(four, name, tmp_path):
     assert four.run("fsck", "--full").code == 0
 
 
+def test_bits_that_cannot_be_unpacked_are_named(four):
+    """git says in several ways that it cannot unpack a file, and each time wvc says which and what to do."""
+    file = loose(four, "HEAD:.wvc/tasks/alpha.json")
+    data = file.read_bytes()
+    file.chmod(0o644)
+    for at in range(0, len(data), max(1, len(data) // 12)):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 128]) + data[at + 1 :])
+        for command in (("status",), ("fsck", "--full"), ("gc", "--grace", "0")):
+            ran = four.run(*command)
+            assert ran.code in {1, 4}, (at, command, ran)
+            assert f"move {file} away, then run `git fetch --refetch`" in ran.err, (at, command, ran)
+
+
+def test_a_tag_of_a_large_file_is_not_read(four, monkeypatch):
+    (four.path / "big").write_bytes(bytes(2**20))
+    four.git("tag", "light", four.git("hash-object", "-w", "big"))
+    four.git("tag", "-a", "-m", "m", "heavy", "light")
+    monkeypatch.setattr("weightvc.util.canon.MAX_BYTES", 2**19)
+
+    assert four.run("fsck", "--full").code == four.run("gc", "--grace", "0").code == 0
+
+
+def test_a_ref_that_is_cut_short_is_explained(four):
+    (four.path / ".git/refs/heads/empty").touch()
+
+    found = four.run("fsck")
+
+    assert found.code == 1
+    assert "hint: `git fsck` shows what is wrong" in found.err
+
+
 def test_a_damaged_commit_graph_hides_nothing(four):
     """What git keeps to walk faster is never read: of any bit of it that is flipped, none has an effect."""
     four.git("commit-graph", "write", "--reachable")

@@ -143,6 +143,19 @@ def test_a_merge_that_only_brings_sides_together_is_not_there(two, templates):
     assert "\nadded: gamma2\n" in two.wvc("show", "HEAD")
 
 
+def test_a_merge_that_threw_one_side_away_is_there(two):
+    """As `git merge -s ours` does, here with the removal of a task."""
+    two.git("switch", "-qc", "side")
+    two.wvc("revert", "alpha")
+    two.git("switch", "-q", "main")
+    two.git("merge", "-q", "--no-ff", "-s", "ours", "side", "-m", "Keep it")
+
+    for names in ((), ("alpha",)):
+        said = two.wvc("log", *names).splitlines()
+        assert "Keep it" in said[0]
+        assert "take out alpha" in said[1]
+
+
 def test_a_merge_of_histories_that_have_nothing_in_common(two, templates, sandbox, tmp_path):
     other = sandbox(tmp_path / "other")
     other.path.mkdir()

@@ -92,6 +92,15 @@ def test_the_base_first_and_then_what_needs_it(rich):
     assert "no problems found" in ran.out
 
 
+def test_sources_are_looked_at_again_once_the_base_is_back(rich):
+    repo, sources = rich
+    lose(repo, objects_of(repo, "base") | objects_of(repo, "plain"))
+
+    done = repo.json("fsck", "--repair", "--from", sources["plain"], "--from", sources["base"])
+
+    assert done["ok"], done["findings"]
+
+
 def test_what_repack_made_is_made_again(rich):
     repo, sources = rich
     repo.wvc("repack", "plain", "--level", "best")

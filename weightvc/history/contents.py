@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weightvc.history import process
 from weightvc.util import canon
-from weightvc.util.errors import Corrupt, Missing
+from weightvc.util.errors import Corrupt
 from weightvc.util.text import printable
 
 _BATCH = 16
@@ -86,11 +86,6 @@ def checked(work_tree: Path, objects: Path, names: Sequence[str]) -> Iterator[Co
             if found is None and process.loose(objects, name).is_file():
                 raise process.damaged(objects, name)
             yield found
-
-
-def missing(oid: str) -> Missing:
-    """Return the error for a file that git does not have, as in a partial clone."""
-    return Missing(f"git has no file contents {printable(oid)}", "run `git fetch --refetch`")
 
 
 def _batches(work_tree: Path, names: Sequence[str]) -> Iterator[list[str]]:

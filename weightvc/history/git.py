@@ -115,7 +115,7 @@ class GitDir:
         found = {}
         for blob, content in zip(blobs, self._checked(blobs), strict=True):
             if content is None or content.kind != "blob":
-                raise contents.missing(blob)
+                raise process.missing(blob)
             found[blob] = content.data
         return found
 

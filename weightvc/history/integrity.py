@@ -33,7 +33,8 @@ def check(
         Corrupt: one is damaged.
         GitFailed: git cannot walk history.
     """
-    named = process.line(git.work_tree, "for-each-ref", "--format=%(objectname)").split()
+    refs = process.line(git.work_tree, "for-each-ref", "--format=%(objecttype) %(objectname)").splitlines()
+    named = [name for kind, name in map(str.split, refs) if kind != "blob"]
     commits = process.line(git.work_tree, "rev-list", "--all", *(["--reflog"] if reflogs else []), *also).split()
     objects = git.common_dir / "objects"
     roots = list(dict.fromkeys((*named, *commits, *trees)))

@@ -53,9 +53,9 @@ def _is_older(path: Path, started: float) -> bool:
 
 
 def _is_plain(top: Path, lock: Path) -> bool:
-    """Tell whether no directory from ``top`` down to a lock is a symbolic link, or leads up again."""
+    """Tell whether a lock is below ``top``, and no directory from there down to it is a symbolic link."""
     below = [parent for parent in lock.parents if parent != top and parent.is_relative_to(top)]
-    return ".." not in lock.parts and not any(parent.is_symlink() for parent in below)
+    return lock.is_relative_to(top) and ".." not in lock.parts and not any(parent.is_symlink() for parent in below)
 
 
 def _started() -> float:
@@ -65,16 +65,20 @@ def _started() -> float:
 
 def _locks(git: GitDir) -> list[tuple[Path, str]]:
     """Return the git directory and the name below it of each lock that a commit of wvc's may have left."""
-    tops = dict.fromkeys((git.git_dir, git.common_dir))
-    return [(top, f"{name}.lock") for top in tops for name in ("index", "HEAD", _TABLES, *_branches(git))]
+    own = ("index.lock", "HEAD.lock", "reftable/tables.list.lock")
+    shared = ("reftable/tables.list.lock", *(f"{name}.lock" for name in _branches(git)))
+    return [*((git.git_dir, name) for name in own), *((git.common_dir, name) for name in shared)]
 
 
 def _branches(git: GitDir) -> list[str]:
-    """Return what ``HEAD`` stands for, and what that stands for in turn: git locks all of them."""
+    """Return what ``HEAD`` stands for, and what that stands for in turn, as far as it is below ``refs``."""
     found: list[str] = []
     file = git.git_dir / "HEAD"
     with suppress(OSError, Corrupt, UnicodeDecodeError):
         while len(found) < _LONGEST and (text := read_file(file, "", _BYTES)).startswith(_SYMBOLIC):
-            found.append(text.removeprefix(_SYMBOLIC).rstrip(b"\n").decode())
-            file = git.common_dir / found[-1]
+            name = text.removeprefix(_SYMBOLIC).rstrip(b"\n").decode()
+            if not name.startswith("refs/") or not _is_plain(git.common_dir, git.common_dir / name):
+                break
+            found.append(name)
+            file = git.common_dir / name
     return found

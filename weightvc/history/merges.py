@@ -1,6 +1,6 @@
 """What a merge decided: files that its sides had changed in different ways, or that it has as no side had them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from weightvc.history import process
 from weightvc.history.git import GitDir, LogEntry
@@ -19,24 +19,22 @@ def decides(git: GitDir, entry: LogEntry, files_of: Callable[[str], Files]) -> b
         files_of: From a commit to the files that count.
     """
     result, sides = files_of(entry.commit), [files_of(parent) for parent in entry.parents]
-    paths = set(result).union(*sides)
-    if any(all(result.get(path) != side.get(path) for side in sides) for path in paths):
-        return True
-    first = sides[0]
-    for parent, side in zip(entry.parents[1:], sides[1:], strict=True):
-        apart = [path for path in paths if first.get(path) != side.get(path)]
-        if apart:
-            fork = _fork(git, entry.parents[0], parent)
-            before = files_of(fork) if fork else {}
-            if any(before.get(path) not in (first.get(path), side.get(path)) for path in apart):
-                return True
+    paths = [path for path in set(result).union(*sides) if any(result.get(path) != side.get(path) for side in sides)]
+    if not paths:
+        return False
+    fork = _fork(git, entry.parents)
+    before = files_of(fork) if fork else {}
+    for path in paths:
+        changed = {side.get(path) for side in sides} - {before.get(path)}
+        if changed != {result.get(path)}:  # both sides changed it, or it is not as the one that did has it
+            return True
     return False
 
 
-def _fork(git: GitDir, one: str, other: str) -> str | None:
-    """Return the newest commit that both commits come from; ``None`` if they have none in common."""
+def _fork(git: GitDir, commits: Sequence[str]) -> str | None:
+    """Return the newest commit that all of some commits come from; ``None`` if they have none in common."""
     try:
-        return process.line(git.work_tree, "merge-base", one, other)
+        return process.line(git.work_tree, "merge-base", "--octopus", *commits).partition("\n")[0]
     except GitFailed as error:
         if error.status == 1:
             return None

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-from weightvc.util.errors import Corrupt, RequestError
+from weightvc.util.errors import Corrupt, Missing, RequestError
 from weightvc.util.text import printable
 
 # What a surrounding hook or script exports (GIT_DIR, GIT_INDEX_FILE, quarantine …) is about another repository.
@@ -46,8 +46,13 @@ _SETTINGS = {
     "i18n.commitEncoding": "UTF-8",
     "user.useConfigOnly": "true",
 }
-_DAMAGED = re.compile(r"(?:hash mismatch|unable to unpack|loose object|corrupt loose object) '?([0-9a-f]{40,64})\b")
-"""What git says of a file of one object that is not what its id stands for, or nothing that can be unpacked."""
+_DAMAGED = re.compile(
+    r"(?:hash mismatch|unable to unpack|unable to stream|loose object|packed object) '?([0-9a-f]{40,64})\b"
+)
+"""What git says of an object that is not what its id stands for, or nothing that can be unpacked."""
+
+_NOT_FETCHED = re.compile(r"could not fetch ([0-9a-f]{40,64}) from promisor remote")
+"""What git says in a partial clone of an object that it may not fetch."""
 
 _NOT_FOUND = 127
 _FULL = ("No space left on device", "Out of diskspace")
@@ -91,6 +96,7 @@ def run(
     Raises:
         Corrupt: the file of one of git's objects is damaged.
         GitFailed: the command ended with an error.
+        Missing: this is a partial clone, and git lacks an object.
         RequestError: git is not installed.
     """
     with tempfile.TemporaryFile() as source:
@@ -111,6 +117,8 @@ def run(
         raise RequestError("git is not installed", "install git 2.36 or newer and try again")
     if status and (found := _DAMAGED.search(err)):
         raise damaged(Path(line(directory, "rev-parse", "--path-format=absolute", "--git-path", "objects")), found[1])
+    if status and (found := _NOT_FETCHED.search(err)):
+        raise missing(found[1])
     if status:
         raise GitFailed(arguments[0], status, err)
     return bytes(out)
@@ -135,6 +143,12 @@ def damaged(objects: Path, oid: str, kind: str = "object") -> Corrupt:
         return Corrupt(what, "`git fsck` shows what else is; clone again from where it is whole")
     again = "then run `git fetch --refetch`, or copy that file from another clone"
     return Corrupt(what, f"move {file} away, {again}")
+
+
+def missing(oid: str) -> Missing:
+    """Return the error for a file that git does not have."""
+    partial = "in a partial clone, after `git config --unset remote.NAME.partialclonefilter`"
+    return Missing(f"git has no file contents {printable(oid)}", f"run `git fetch --refetch`; {partial}")
 
 
 def loose(objects: Path, oid: str) -> Path:

@@ -134,7 +134,12 @@ def _manifests(repo: Handle, full: bool) -> tuple[list[tuple[str, Manifest]], li
     except (NotARepository, Unsupported):
         raise
     except WeightvcError as error:  # of git or the stage: what is behind it cannot be looked at
-        return [], [Finding("history", "manifests", (), error.what)], [error.hint] if error.hint else [], []
+        return (
+            [],
+            [Finding("history", "manifests", (), error.what)],
+            [error.hint or "`git fsck` shows what is wrong"],
+            [],
+        )
     wrong, past = [], []
     for one in found.unreadable:
         if one.blob and _is_past(repo, one):
@@ -154,13 +159,13 @@ def _removals(repo: Handle) -> list[Finding]:
     """Return the removal records that cannot be read, of any revision."""
     found = []
     for path, blobs in repo.git.all_blobs((REMOVALS,)).items():
-        for data in repo.git.read_blobs(sorted(blobs)).values():
-            try:
+        try:
+            for data in repo.git.read_blobs(sorted(blobs)).values():
                 Removal.from_bytes(data, path)
-            except Unsupported:
-                raise
-            except WeightvcError as error:
-                found.append(Finding("removal", path, (), error.what))
+        except Unsupported:
+            raise
+        except WeightvcError as error:
+            found.append(Finding("removal", path, (), error.what))
     return found
 
 

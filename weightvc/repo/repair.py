@@ -55,7 +55,7 @@ def repair(
         for oid in aside:
             repo.store.put_aside(oid, repo.local / "quarantine")
     restored: dict[ObjectId, str] = {}
-    for path in sources:
+    for path in (*sources, *sources[:-1]):  # twice: a task's may need what a later source has of the base
         for oid, data in _copies(repo, path, broken.keys() - restored.keys(), jobs, progress):
             restored.setdefault(oid, str(path))
             if not dry_run:
