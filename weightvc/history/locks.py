@@ -17,7 +17,7 @@ from weightvc.util import fsio
 from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
 
-_TABLES = "reftable/tables.list"
+_TABLES = "reftable/tables.list.lock"
 _SYMBOLIC = b"ref: "
 _LONGEST = 5
 """How many symbolic refs git follows."""
@@ -65,8 +65,8 @@ def _started() -> float:
 
 def _locks(git: GitDir) -> list[tuple[Path, str]]:
     """Return the git directory and the name below it of each lock that a commit of wvc's may have left."""
-    own = ("index.lock", "HEAD.lock", "reftable/tables.list.lock")
-    shared = ("reftable/tables.list.lock", *(f"{name}.lock" for name in _branches(git)))
+    own = ("index.lock", "HEAD.lock", _TABLES)
+    shared = (_TABLES, *(f"{name}.lock" for name in _branches(git)))
     return [*((git.git_dir, name) for name in own), *((git.common_dir, name) for name in shared)]
 
 

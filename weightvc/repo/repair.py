@@ -111,9 +111,7 @@ class _Again:
         bases = {manifest.version: manifest for manifest in found.manifests if manifest.task is None}
         for manifest in sorted(found.manifests, key=lambda manifest: manifest.task or ""):
             lost = [entry for entry in manifest.entries() if entry.place and entry.place.object in wanted]
-            if not any(
-                map(self._may_have, lost)
-            ):  # told in the time of reading it, where encoding takes many times that
+            if not any(map(self._may_have, lost)):  # reading it takes a part of the time of encoding it
                 continue
             base = bases.get(manifest.base) if manifest.base else None
             for codec, level in product(sorted({pieces.chosen(entry) for entry in lost}), LEVELS):
