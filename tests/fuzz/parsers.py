@@ -44,7 +44,9 @@ from weightvc.util import canon, regex, toml
 from weightvc.util.errors import BadInput, Corrupt, WeightvcError
 from weightvc.util.reading import read_file
 
-ROOM = Path(tempfile.mkdtemp(prefix="wvc-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+SHM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_scratch = tempfile.TemporaryDirectory(prefix="wvc-fuzz-", dir=os.environ.get("TMPDIR", SHM))
+ROOM = Path(_scratch.name)
 """Where inputs become files, for the parsers that read those."""
 
 LARGEST = 2**21

@@ -5,6 +5,7 @@ Inputs that were found stay in the directory of ``--corpus``, and the one that a
 """
 
 import argparse
+import os
 import re
 import resource
 import sys
@@ -20,6 +21,7 @@ except ImportError:
     sys.exit("atheris is not installed: pip install atheris")
 
 HERE = Path(__file__).parent
+SHM = "/dev/shm"
 LONGEST = 10_000
 """Bytes of an input: most faults need few, and the fewer the faster."""
 
@@ -28,43 +30,55 @@ CPU = 5.0
 
 
 def main() -> None:
+    """Fuzz in a child: libFuzzer ends a process without any clearing up."""
     options = _options()
+    fast = SHM if os.access(SHM, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wvc-fuzz-", dir=os.environ.get("TMPDIR", fast)) as scratch:
+        child = os.fork()
+        if not child:
+            os.environ["TMPDIR"] = scratch
+            fuzz(options, Path(scratch))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def fuzz(options: argparse.Namespace, scratch: Path) -> None:
     sys.path.insert(0, str(HERE))
     with atheris.instrument_imports(include=["weightvc"], enable_loader_override=False):
         from parsers import PARSERS
     from weightvc.util.errors import WeightvcError
 
     parser = PARSERS[options.parser]
-    with tempfile.TemporaryDirectory() as scratch:
-        kept, first, words = (Path(options.corpus or scratch, "kept"), Path(scratch, "first"), Path(scratch, "words"))
-        for number, data in enumerate([*parser.seeds(), *regressions(options.parser)]):
-            first.mkdir(exist_ok=True)
-            (first / str(number)).write_bytes(data)
-        kept.mkdir(parents=True, exist_ok=True)
-        options.findings.mkdir(parents=True, exist_ok=True)
-        words.write_text(_dictionary(first))
-        parser.check(parser.seeds()[0])  # what is imported or kept at first use
-        warnings.simplefilter("error")  # nobody should see one
-        _limit(parser.memory)
+    kept, first, words = Path(options.corpus or scratch, "kept"), scratch / "first", scratch / "words"
+    for number, data in enumerate([*parser.seeds(), *regressions(options.parser)]):
+        first.mkdir(exist_ok=True)
+        (first / str(number)).write_bytes(data)
+    kept.mkdir(parents=True, exist_ok=True)
+    options.findings.mkdir(parents=True, exist_ok=True)
+    words.write_text(_dictionary(first))
+    parser.check(parser.seeds()[0])  # what is imported or kept at first use
+    warnings.simplefilter("error")  # nobody should see one
+    _limit(parser.memory)
 
-        def one(data: bytes) -> None:
-            start = time.process_time()
-            with suppress(WeightvcError):
-                parser.check(data)
-            taken = time.process_time() - start
-            if taken > CPU:
-                raise TimeoutError(f"{len(data)} bytes took {taken:.1f} s")
+    def one(data: bytes) -> None:
+        start = time.process_time()
+        with suppress(WeightvcError):
+            parser.check(data)
+        taken = time.process_time() - start
+        if taken > CPU:
+            raise TimeoutError(f"{len(data)} bytes took {taken:.1f} s")
 
-        atheris.Setup(
-            [
-                sys.argv[0], str(kept), str(first), f"-max_total_time={options.seconds}", f"-runs={options.runs}",
-                f"-seed={options.seed}", f"-max_len={options.longest}", f"-rss_limit_mb={parser.memory >> 19}",
-                "-timeout=30", f"-artifact_prefix={options.findings}/{options.parser}-", "-print_final_stats=1",
-                "-verbosity=1", *([f"-dict={words}"] if words.stat().st_size else []),
-            ],
-            one,
-        )  # fmt: skip
-        atheris.Fuzz()
+    atheris.Setup(
+        [
+            sys.argv[0], str(kept), str(first), f"-max_total_time={options.seconds}", f"-runs={options.runs}",
+            f"-seed={options.seed}", f"-max_len={options.longest}", f"-rss_limit_mb={parser.memory >> 19}",
+            "-timeout=30", f"-artifact_prefix={options.findings}/{options.parser}-", "-print_final_stats=1",
+            "-verbosity=1", *([f"-dict={words}"] if words.stat().st_size else []),
+        ],
+        one,
+    )  # fmt: skip
+    atheris.Fuzz()
 
 
 def regressions(parser: str) -> list[bytes]:

@@ -54,12 +54,15 @@ def test_every_kept_input_belongs_to_a_parser():
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_short_run_finds_nothing(name, tmp_path):
     path = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     runs = ["--runs", str(SLOW.get(name, 3000)), "--seconds", "4", "--seed", "1"]
     ran = subprocess.run(
         [sys.executable, str(HERE / "run.py"), name, *runs, "--findings", str(tmp_path / "findings")],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(scratch)}, capture_output=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:].decode(errors="replace")
+    assert not [*scratch.iterdir()], "a run leaves its scratch behind"
     assert b"stat::number_of_executed_units" in ran.stderr
     assert not [*(tmp_path / "findings").iterdir()]
 

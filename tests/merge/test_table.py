@@ -61,6 +61,7 @@ def test_an_unknown_method_names_the_methods():
     what, hint = refusal("ocpm\x1b", {})
     assert what == "there is no merge method 'ocpm\\\\u001b'"
     assert hint.startswith("did you mean opcm? the methods are opcm-s, opcm, task_arithmetic, linear, magmax, ties, ")
+    assert hint.endswith(f", {list(METHODS)[-1]}")
 
 
 def test_an_unknown_parameter_names_the_methods_own():

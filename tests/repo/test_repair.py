@@ -101,13 +101,50 @@ def test_sources_are_looked_at_again_once_the_base_is_back(rich):
     assert done["ok"], done["findings"]
 
 
-def test_what_repack_made_is_made_again(rich):
+ANEW = [(), ("--level", "best"), ("--level", "fast"), ("--codec", "raw"), ("--codec", "full")]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("options", ANEW, ids=" ".join)
+def test_what_repack_made_is_made_again(rich, how, options):
     repo, sources = rich
-    repo.wvc("repack", "plain", "--level", "best")
-    repo.wvc("commit", "-m", "Smaller")
-    lost = objects_of(repo, "plain")
+    added = objects_of(repo, "whole")
+    repo.wvc("repack", "whole", *options)
+    if options != ("--codec", "raw"):
+        repo.wvc("commit", "-m", "Anew")
+        assert objects_of(repo, "whole") != added
+    lost = objects_of(repo, "whole")
+    lose(repo, lost, how)
+
+    done = repo.json("fsck", "--repair", "--from", sources["whole"])
+
+    assert done["ok"], done["findings"]
+    assert {one["id"] for one in done["restored"]} == lost
+
+
+def test_a_bundle_of_what_became_smaller_is_put_together(repository, models, tmp_path):
+    made = torch.Generator().manual_seed(3)
+    start = {f"layer.{at}.weight": torch.randn(40, 40, generator=made) for at in range(8)}
+    tuned = {name: tensor * 1.001 for name, tensor in start.items()}
+    noise = torch.randint(0, 255, (2, 6400), generator=made, dtype=torch.uint8)  # whose difference has no pattern
+    repo = repository(models.write(tmp_path / "base", {**start, "noise": noise[0]}))
+    source = models.write(tmp_path / "tuned", {**tuned, "noise": noise[1]})
+    repo.put("tuned", source, "--codec", "raw")
+    repo.wvc("repack", "tuned")
+    repo.wvc("commit", "-m", "Smaller where it can be")
+    lost = objects_of(repo, "tuned") - objects_of(repo, "base")
+    added = set()
+    for way in ("--codec=raw", "--level=best"):
+        other = repository(tmp_path / "base", name=way)
+        other.put("tuned", source, way)
+        added |= objects_of(other, "tuned")
+    assert len(lost - added) == 1, "wvc add stores no such object"
     lose(repo, lost)
-    assert {one["id"] for one in repo.json("fsck", "--repair", "--from", sources["plain"])["restored"]} == lost
+
+    done = repo.json("fsck", "--repair", "--from", source)
+
+    assert done["ok"], done["findings"]
+    assert {one["id"] for one in done["restored"]} == lost
 
 
 def test_another_checkpoint_has_nothing_of_it(rich):

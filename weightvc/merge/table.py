@@ -274,7 +274,7 @@ def _kind(name: str) -> Any:
         return plugins.load(GROUP, name)
     except NotFound:
         shown = printable(name)[:80]
-        hint = meant(name, METHODS, f"the methods are {listed(list(METHODS))}")
+        hint = meant(name, METHODS, f"the methods are {listed(list(METHODS), len(METHODS))}")
         raise UsageError(f"there is no merge method {shown!r}", hint) from None
 
 

@@ -21,7 +21,10 @@ SPAN = 2 * CHUNK
 """Raw bytes that streaming work holds of one tensor at a time."""
 
 Section: TypeAlias = Literal["tensors", "files", "headers"]
-"""The three lists of a manifest."""
+"""A list of a manifest."""
+
+SECTIONS: tuple[Section, ...] = ("tensors", "files", "headers")
+"""The three lists of every manifest."""
 
 
 @dataclass(frozen=True)

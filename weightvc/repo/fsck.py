@@ -10,14 +10,12 @@ from weightvc.objects.recipe import Recipe
 from weightvc.objects.removal import Removal
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo import reach
-from weightvc.repo.decode import Reader, Section
+from weightvc.repo.decode import SECTIONS, Reader, Section
 from weightvc.repo.repository import RECIPES, REMOVALS, Handle
 from weightvc.repo.state import load
 from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
-
-_SECTIONS: tuple[Section, ...] = ("tensors", "files", "headers")
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
 
 def _lost(base: Manifest, broken: Collection[str]) -> set[tuple[Section, str]]:
     """Return the entries of a base whose objects are ``broken``: what is taken from them cannot be decoded either."""
-    found = {(section, entry) for section in _SECTIONS for entry in getattr(base, section) if entry.place is not None}
+    found = {(section, entry) for section in SECTIONS for entry in getattr(base, section) if entry.place is not None}
     return {(section, entry.spec.name) for section, entry in found if entry.place.object in broken}
 
 
@@ -241,7 +239,7 @@ def _decoded(
     work: dict[tuple[str, Entry], tuple[str, Section, Reader]] = {}
     for owner, manifest in manifests:
         version = manifest.base or manifest.version
-        for section in _SECTIONS if version in readers else ():
+        for section in SECTIONS if version in readers else ():
             for entry in getattr(manifest, section):
                 if (version, section, entry.of) in lost or (entry.place and entry.place.object in broken):
                     continue

@@ -9,7 +9,7 @@ from weightvc.delta.codec import Codec, Level, codec_named
 from weightvc.delta.pair import Pair, Unsuited
 from weightvc.objects.manifest import Entry, Place
 from weightvc.objects.store import Stored
-from weightvc.repo.decode import Section
+from weightvc.repo.decode import SECTIONS, Section
 
 SMALL = 64 * 2**10
 """Tensors of up to this many raw bytes share bundle objects."""
@@ -81,10 +81,9 @@ def settle(pieces: Iterable[Piece], store: Sink) -> Lists:
     ordered = sorted(pieces, key=lambda piece: (piece.section, piece.entry.spec.name))
     entries = list(_bundled(ordered, store))
     store.sync()
-    sections: tuple[Section, ...] = ("tensors", "files", "headers")
     return {
         section: tuple(entry for piece, entry in zip(ordered, entries, strict=True) if piece.section == section)
-        for section in sections
+        for section in SECTIONS
     }
 
 

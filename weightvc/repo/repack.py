@@ -13,7 +13,7 @@ from weightvc.objects.manifest import Entry, Manifest
 from weightvc.objects.store import Stored
 from weightvc.objects.tensors import TensorHasher
 from weightvc.repo import pieces, stage
-from weightvc.repo.decode import SPAN, Decoder, Reader, Section
+from weightvc.repo.decode import SECTIONS, SPAN, Decoder, Reader, Section
 from weightvc.repo.guard import guarded
 from weightvc.repo.pieces import Piece, Sink
 from weightvc.repo.repository import Handle, task_path
@@ -177,8 +177,7 @@ class _Packer:
 
     def task(self, task: Manifest) -> Manifest:
         """Return the manifest with its entries where they are stored now, durable."""
-        sections: tuple[Section, ...] = ("tensors", "files", "headers")
-        items = [_Item(section, entry) for section in sections for entry in getattr(task, section)]
+        items = [_Item(section, entry) for section in SECTIONS for entry in getattr(task, section)]
         same = [Piece(item.section, item.entry) for item in items if item.entry.place is None]
         stored = sorted(
             (item for item in items if item.entry.place is not None), key=lambda item: -item.entry.spec.nbytes

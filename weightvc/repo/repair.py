@@ -6,20 +6,24 @@ was found; running repair again, also after it was killed, goes on where it ende
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Self
 
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
+from weightvc.delta import container
 from weightvc.delta.codec import Level
 from weightvc.history import git
-from weightvc.objects.ids import ObjectId, is_hex64
-from weightvc.objects.manifest import Entry, Manifest
+from weightvc.objects.ids import Digest, ObjectId, is_hex64
+from weightvc.objects.manifest import Entry, Manifest, Place
 from weightvc.objects.tensors import tensor_digest
 from weightvc.repo import fsck, pieces, reach, related, snapshot
+from weightvc.repo.decode import SECTIONS, Section
 from weightvc.repo.fsck import Checked, Restored
 from weightvc.repo.guard import guarded
 from weightvc.repo.repository import Handle, handle
+from weightvc.repo.snapshot import Snapshot
 from weightvc.repo.twin import adopt, twin
 from weightvc.store.local import LocalStore
 from weightvc.util.errors import Corrupt, Missing, NotARepository, WeightvcError
@@ -114,15 +118,21 @@ class _Again:
             if not any(map(self._may_have, lost)):  # reading it takes a part of the time of encoding it
                 continue
             base = bases.get(manifest.base) if manifest.base else None
-            for codec, level in product(sorted({pieces.chosen(entry) for entry in lost}), LEVELS):
+            parts = _Parts.of(manifest, wanted)
+            for codec, level in product(sorted(_codecs(lost)), LEVELS):
                 # A base that is damaged itself, or a checkpoint that is nothing like it, leads nowhere.
                 with suppress(WeightvcError), twin(self.repo) as made:
-                    self._take(made, base, snapshot.Options(codec, level, self.jobs, allow_nonfinite=True))
+                    taken = self._take(made, base, snapshot.Options(codec, level, self.jobs, allow_nonfinite=True))
+                    parts.gather(made.store, taken)
                     for oid in wanted.intersection(made.store.ids()):
                         wanted.discard(oid)
                         yield oid, made.store.open(oid)
                 if wanted.isdisjoint(manifest.objects()):
                     break
+            with twin(self.repo) as made:
+                for oid in wanted.intersection(parts.join(made.store)):
+                    wanted.discard(oid)
+                    yield oid, made.store.open(oid)
 
     def _may_have(self, entry: Entry) -> bool:
         """Tell whether an entry may have been stored from here: whether the checkpoint has these very bytes.
@@ -142,13 +152,62 @@ class _Again:
             return False
         return entry.lossy is not None or entry.digest == tensor_digest(entry.spec.dtype, entry.spec.shape, data)
 
-    def _take(self, made: Handle, base: Manifest | None, options: snapshot.Options) -> None:
+    def _take(self, made: Handle, base: Manifest | None, options: snapshot.Options) -> Snapshot:
         """Store the checkpoint in a scratch store."""
         names: Mapping[str, str] = {}
         if base is not None:
             adopt(made, self.repo, [base])
             names = related.match(self.repo, self.checkpoint.path, self.checkpoint, base, force=True)[0].names
         what, progress = self.checkpoint.path.name, self.progress
-        snapshot.take(
+        return snapshot.take(
             self.checkpoint, made.store, base=base, names=names, options=options, progress=progress, what=what
         )
+
+
+def _codecs(entries: Sequence[Entry]) -> set[str]:
+    """Return the codecs that may have been asked for where entries were stored as they are."""
+    return {pieces.chosen(entry) for entry in entries} | {entry.place.codec for entry in entries if entry.place}
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a manifest's lost bundles: those of a repacked task hold what became smaller, and nothing else.
+
+    Attributes:
+        lost: Where they were, and the digests of their tensors, by list and name.
+        found: The same encodings, as far as any turned up.
+    """
+
+    lost: Mapping[tuple[Section, str], tuple[Place, Digest]]
+    found: dict[Place, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Manifest, wanted: Collection[ObjectId]) -> Self:
+        """Return the parts of those bundles that are wanted, none of them found."""
+        places = ((section, entry, entry.place) for section, entry in _listed(manifest))
+        return cls({(s, e.spec.name): (at, e.digest) for s, e, at in places if at and at.object in wanted})
+
+    def gather(self, store: LocalStore, taken: Snapshot) -> None:
+        """Keep what a store has of the same tensors, if it is by the same codecs and as long."""
+        bundles: dict[ObjectId, list[memoryview]] = {}
+        for section, entry in _listed(taken):
+            want, digest = self.lost.get((section, entry.spec.name), (None, None))
+            have = entry.place
+            if want is None or have is None or have.part is None or want in self.found:
+                continue
+            if (have.codec, have.size, entry.digest) == (want.codec, want.size, digest):
+                if have.object not in bundles:
+                    bundles[have.object] = container.members(store.open(have.object), have.object)
+                self.found[want] = bytes(bundles[have.object][have.part])
+
+    def join(self, store: LocalStore) -> set[ObjectId]:
+        """Store the bundles that the parts make, and return their ids; that of one that lacks a part is another."""
+        bundles: dict[ObjectId, list[bytes]] = {}
+        for place in sorted(self.found, key=lambda place: place.part or 0):
+            bundles.setdefault(place.object, []).append(self.found[place])
+        return {store.put([container.bundle(parts)]).object for parts in bundles.values()}
+
+
+def _listed(lists: Manifest | Snapshot) -> Iterator[tuple[Section, Entry]]:
+    """Return all entries, each with the list that it is in."""
+    return ((section, entry) for section in SECTIONS for entry in getattr(lists, section))
