@@ -190,7 +190,7 @@ def test_quiet_prints_what_was_asked_for_and_errors_only(two, models, tmp_path):
 
     loud, quiet = two.run("add", source, "--task", "x"), two.run("-q", "add", source, "--task", "y")
 
-    assert loud.err == "note: 1 tensors that the base does not have, stored whole: head\n"
+    assert loud.err == "note: 1 tensor that the base does not have, stored whole: head\n"
     assert loud.out.startswith("staged task x: ")
     assert (quiet.err, quiet.out) == ("", "")
     assert two.run("-q", "--json", "add", source, "--task", "y").json["task"] == "y"

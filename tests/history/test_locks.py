@@ -7,6 +7,7 @@ from weightvc.history import refresh
 from weightvc.history.commit import commit
 from weightvc.history.git import discover
 from weightvc.history.locks import drop_stale
+from weightvc.util.errors import NotARepository
 
 TASK = ".wvc/tasks/a.json"
 LOCKS = ("index.lock", "HEAD.lock", "refs/heads/main.lock")
@@ -154,3 +155,43 @@ def test_a_linked_work_tree_frees_nothing_of_the_main_one(repo, interrupted, tmp
         file.with_suffix(".kept").rename(file)
     drop_stale(discover(tmp_path / "linked"), note)
     assert all(file.exists() for file in files[:2])
+
+
+def test_a_name_that_no_file_can_have_frees_nothing(repo, interrupted):
+    files = interrupted(_boot() - 60)
+    (repo.path / ".git/HEAD").write_bytes(b"ref: refs/heads/main\0\n")
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    assert [file.exists() for file in files] == [False, False, True]
+
+
+def test_a_branch_whose_name_is_no_text_is_freed(repo, interrupted):
+    files = interrupted(_boot() - 60)
+    (repo.path / ".git/HEAD").write_bytes(b"ref: refs/heads/caf\xe9\n")
+    lock = files[2].rename(files[2].with_name(os.fsdecode(b"caf\xe9.lock")))
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    assert not lock.exists()
+
+
+def test_a_ref_that_a_work_tree_has_for_itself_is_freed_there(repo, interrupted, tmp_path):
+    note = refresh.scratch(repo.git) / "pending.json"
+    interrupted(_boot() - 60)
+    for name in LOCKS:
+        (repo.path / ".git" / name).unlink()
+    repo.run("worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    linked = discover(tmp_path / "linked")
+    (linked.git_dir / "HEAD").write_text("ref: refs/worktree/w\n")
+    lock = linked.git_dir / "refs/worktree/w.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (1, 1))
+    drop_stale(linked, note)
+    assert not lock.exists()
+
+
+def test_a_git_directory_that_claims_another_is_refused(repo, tmp_path):
+    stranger = tmp_path / "stranger"
+    (stranger / ".git").mkdir(parents=True)
+    (stranger / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    (stranger / ".git/commondir").write_text(f"{repo.path / '.git'}\n")
+    with pytest.raises(NotARepository, match="which knows nothing of it"):
+        discover(stranger)

@@ -211,6 +211,7 @@ REFUSED = [
     (("-p", "alpha=1"), 2, "opcm-s: alpha cannot be 1", "alpha is a number from 0 up to"),
     (("-p", "alpha"), 2, "'alpha' is not KEY=VALUE", ""),
     (("-p", "=1"), 2, "'=1' is not KEY=VALUE", ""),
+    (("-p", "alpha=0.1", "-p", "alpha=0.2"), 2, "'alpha' is given twice", ""),
     (("--method", "linear", "-p", "x=1"), 2, "method linear has no parameter x", "it takes none"),
     (("--method", "linear", "--tasks", "alpha=1,beta=-1"), 2, "linear: the coefficients 1.0, -1.0 sum to 0.0", ""),
     (("--dtype", "I64"), 2, "'I64' is not one of 'f64', 'f32', 'f16', 'bf16'", "see `wvc checkout --help`"),

@@ -1,11 +1,13 @@
 """Finding what is missing and damaged."""
 
+import errno
 import json
 import re
 
 import pytest
 import torch
 
+from weightvc.store.local import LocalStore
 from weightvc.util.text import counted
 
 COPY = "restore them from another clone, or from the checkpoints that were added: `wvc fsck --repair --from PATH`"
@@ -112,7 +114,7 @@ def test_a_truncated_object(large):
     assert found.code == 1
     (finding,) = found.json["findings"]
     assert (finding["kind"], finding["what"], finding["costs"]) == ("corrupt", oid, ["large: big"])
-    assert finding["detail"].startswith(f"{repo.object_file(oid).stat().st_size} bytes, but its manifest says ")
+    assert finding["detail"].startswith("its bytes hash to ")
 
 
 def test_a_flipped_bit_is_found_by_reading(large):
@@ -298,9 +300,65 @@ def test_two_tensors_that_changed_places_in_a_manifest(repository, models, tmp_p
 
     assert found.code == 1
     assert {(finding["kind"], finding["what"]) for finding in found.json["findings"]} == {
-        ("corrupt", "q"),
-        ("corrupt", "k"),
+        ("corrupt", "base: q"),
+        ("corrupt", "base: k"),
+        ("corrupt", "task: q"),
+        ("corrupt", "task: k"),
     }
     assert merged.code == 4
     assert "does not have the digest that its manifest states" in merged.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_that_is_wrong_of_a_good_object_costs_nothing(large):
+    repo, oid = large
+    file = repo.path / ".wvc/tasks/large.json"
+    size = repo.object_file(oid).stat().st_size
+    file.write_text(file.read_text().replace(f'"size":{size}', f'"size":{size + 1}'))
+    repo.git("commit", "-qam", "Wrong")
+    before = repo.objects()
+
+    found = repo.run("--json", "fsck", "--repair")
+
+    assert found.code == 1
+    assert found.json["quarantined"] == []
+    assert repo.objects() == before
+    wrong = [one for one in found.json["findings"] if one["kind"] == "manifest"]
+    assert [one["detail"] for one in wrong] == [f"it gives object {oid} {size + 1} bytes, which has {size}"]
+
+
+@pytest.mark.parametrize("full", [(), ("--full",)])
+def test_an_object_that_cannot_be_read_is_one_finding(large, monkeypatch, full):
+    repo, oid = large
+    real = LocalStore._opened
+
+    def failing(store, wanted):
+        if wanted == oid:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(store, wanted)
+
+    monkeypatch.setattr(LocalStore, "_opened", failing)
+
+    found = repo.run("--json", "fsck", *full)
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    assert (finding["kind"], finding["what"]) == ("corrupt", oid)
+    assert finding["detail"] == "it cannot be read: Input/output error"
+
+
+def test_a_recipe_of_an_earlier_commit_that_git_has_not_whole(two):
+    for tasks in ("alpha", "beta"):
+        two.wvc("recipe", "save", "prod", "--tasks", tasks)
+        two.wvc("commit", "-m", tasks)
+    old, new = (two.git("rev-parse", f"{rev}:.wvc/recipes/prod.toml") for rev in ("HEAD~1", "HEAD"))
+    files = [two.path / ".git/objects" / oid[:2] / oid[2:] for oid in (old, new)]
+    files[0].chmod(0o644)
+    files[0].write_bytes(files[1].read_bytes())
+
+    found = two.run("--json", "fsck", "--full")
+
+    assert found.code == 1
+    (finding,) = found.json["findings"]
+    assert (finding["kind"], finding["what"]) == ("recipe", ".wvc/recipes/prod.toml")
+    assert f"git's file {old} is damaged" in finding["detail"]

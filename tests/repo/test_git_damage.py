@@ -148,3 +148,56 @@ def test_a_damaged_commit_graph_hides_nothing(four):
         assert four.json("gc", "-n", "--grace", "0") == before
         assert four.run("fsck", "--full").code == 0
     assert misled, "git itself is misled by none of these"
+
+
+@pytest.mark.parametrize("rev", ["HEAD~2", "HEAD^^", "HEAD~1^1", "HEAD~1~"])
+def test_what_is_behind_the_wrong_commit_is_never_served(four, refused, tmp_path, rev):
+    overwrite(four, "HEAD~1", "HEAD~2")
+    words = {"says": " is damaged: ", "hint": "move /"}
+    refused(four, 4, "checkout", rev, "-o", tmp_path / "out", **words)
+    refused(four, 4, "show", rev, **words)
+    refused(four, 4, "revert", rev, **words)
+
+
+@pytest.mark.parametrize("rev", ["HEAD^0~2", "HEAD~1^1", "HEAD~0~2^0"])
+def test_a_way_that_is_whole_is_gone(four, rev):
+    assert four.git("rev-parse", "HEAD~2") in four.wvc("show", rev)
+
+
+@pytest.mark.parametrize("how", ["reset", "stash", "fetch"])
+def test_damage_that_only_a_reflog_or_a_note_of_gits_leads_to_keeps_everything(four, refused, how):
+    tip = four.git("rev-parse", "HEAD")
+    four.git("update-ref", "HEAD", "HEAD~1")
+    four.git("read-tree", "--reset", "-u", "HEAD")
+    if how == "fetch":
+        shutil.rmtree(four.path / ".git/logs")
+        (four.path / ".git/FETCH_HEAD").write_text(f"{tip}\t\tbranch 'main' of elsewhere\n")
+    elif how == "stash":
+        shutil.rmtree(four.path / ".git/logs")
+        four.git("stash", "store", "-m", "older", tip)
+        four.git("stash", "store", "-m", "newer", four.git("rev-parse", "HEAD"))
+    before = four.objects()
+    file = loose(four, tip)
+    kept = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(b"" if how == "fetch" else loose(four, "HEAD").read_bytes())
+
+    refused(four, 4, "gc", "--grace", "0", says=f" {tip} is damaged: ", hint=f"move {file} away")
+
+    file.write_bytes(kept)
+    four.wvc("gc", "--grace", "0")
+    assert four.objects() == before
+
+
+def test_a_long_list_of_what_was_fetched_is_read_to_its_end(four):
+    tip = four.git("rev-parse", "HEAD")
+    four.git("update-ref", "HEAD", "HEAD~1")
+    four.git("read-tree", "--reset", "-u", "HEAD")
+    shutil.rmtree(four.path / ".git/logs")
+    line = f"{four.git('rev-parse', 'HEAD')}\tnot-for-merge\tbranch '{'long' * 40}' of elsewhere\n"
+    (four.path / ".git/FETCH_HEAD").write_text(line * 6000 + f"{tip}\t\tbranch 'main' of elsewhere\n")
+    before = four.objects()
+
+    four.wvc("gc", "--grace", "0")
+
+    assert four.objects() == before

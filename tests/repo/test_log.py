@@ -173,3 +173,37 @@ def test_a_time_beyond_all_calendars(two, monkeypatch):
     two.git("commit", "-q", "--allow-empty", "-m", "Late")
 
     assert "9999-12-31" in two.wvc("show", "HEAD")
+
+
+def test_a_time_of_thousands_of_digits(two):
+    commit = two.git("cat-file", "commit", "HEAD")
+    author = next(line for line in commit.splitlines() if line.startswith("author "))
+    words = author.rsplit(" ", 2)
+    late = commit.replace(author, f"{words[0]} {'9' * 5000} +0000") + "\n"
+    file = two.path / "late"
+    file.write_text(late)
+    made = two.git("hash-object", "-t", "commit", "-w", "--literally", file)
+    two.git("update-ref", "HEAD", made)
+    assert made[:12] in two.wvc("log")
+    assert "tasks: alpha, beta" in two.wvc("show", "HEAD")
+
+
+def test_a_criss_cross_merge_that_keeps_what_one_side_removed_is_there(forked):
+    """Both sides have merged the other once, so that they come from two commits, and one of these lacks the change."""
+    forked.git("switch", "-qc", "other", "main")
+    forked.git("commit", "-q", "--allow-empty", "-m", "Empty")
+    other = forked.git("rev-parse", "HEAD")
+    forked.git("switch", "-q", "main")
+    forked.git("commit", "-q", "--allow-empty", "-m", "Empty too")
+    main = forked.git("rev-parse", "HEAD")
+    forked.git("merge", "-q", "-m", "M1", other)
+    forked.git("switch", "-q", "other")
+    forked.git("merge", "-q", "-m", "M2", main)
+    forked.git("rm", "-q", ".wvc/tasks/alpha.json")
+    forked.git("commit", "-qm", "Remove alpha")
+    forked.git("switch", "-q", "main")
+    forked.git("commit", "-q", "--allow-empty", "-m", "More")
+    forked.git("merge", "-q", "--no-commit", "other")
+    forked.git("checkout", "-q", "HEAD", "--", ".wvc/tasks/alpha.json")
+    forked.git("commit", "-qm", "Keep alpha")
+    assert "Keep alpha" in forked.wvc("log", "alpha")

@@ -1,10 +1,12 @@
 """Bringing back what was lost, from other copies and from the checkpoints themselves."""
 
+import errno
 import shutil
 
 import pytest
 import torch
 
+from weightvc.repo import fsck
 from weightvc.store.local import LocalStore
 
 
@@ -244,3 +246,58 @@ def test_from_python(two, tmp_path):
     repo = two.api()
     assert [one.id for one in repo.repair([tmp_path / "clone"], dry_run=True).restored] == lost
     assert repo.repair([tmp_path / "clone"]).ok
+
+
+def test_what_another_process_mended_meanwhile_stays(two, tmp_path, monkeypatch):
+    shutil.copytree(two.path, tmp_path / "clone")
+    lost = sorted(objects_of(two, "alpha"))
+    lose(two, lost, "damaged")
+    real = fsck.fsck
+
+    def mended(*args, **options):
+        found = real(*args, **options)
+        for oid in lost:
+            shutil.copyfile(tmp_path / f"clone/.git/wvc/objects/{oid[:2]}/{oid[2:]}", two.object_file(oid))
+        return found
+
+    monkeypatch.setattr(fsck, "fsck", mended)
+
+    done = two.json("fsck", "--repair")
+
+    assert (done["ok"], done["quarantined"]) == (True, [])
+    assert two.json("fsck", "--full")["ok"]
+
+
+def test_a_source_with_a_bad_sector_gives_the_rest(two, tmp_path, monkeypatch):
+    shutil.copytree(two.path, tmp_path / "clone")
+    lost = sorted(two.objects())
+    lose(two, lost)
+    real = LocalStore.verify
+
+    def broken(store, oid):
+        if oid == lost[0] and tmp_path / "clone" in store.root.parents:
+            raise OSError(errno.EIO, "Input/output error")
+        real(store, oid)
+
+    monkeypatch.setattr(LocalStore, "verify", broken)
+
+    done = failing(two, "fsck", "--repair", "--from", tmp_path / "clone")
+
+    assert [one["id"] for one in done["restored"]] == lost[1:]
+
+
+def test_a_checkpoint_that_a_hub_keeps_in_git_is_one(rich):
+    repo, sources = rich
+    repo.git("init", "-q", sources["base"])
+    lost = objects_of(repo, "base")
+    lose(repo, lost)
+    assert {one["id"] for one in repo.json("fsck", "--repair", "--from", sources["base"])["restored"]} == lost
+
+
+def test_nothing_is_moved_before_all_sources_are_known(two, tmp_path, refused):
+    lose(two, objects_of(two, "alpha"), "damaged")
+    (tmp_path / "empty").mkdir()
+    refused(
+        two, 3, "fsck", "--repair", "--from", tmp_path / "empty", "--from", two.path,
+        says="no .safetensors", hint="give the directory that holds the model's weights",
+    )  # fmt: skip

@@ -194,7 +194,7 @@ def test_tensors_unlike_the_bases_are_named_and_given_back(empty, models, tmp_pa
         "note: 2 tensors that the base does not have, stored whole: classifier.bias, classifier.weight\n"
         "note: 2 tensors of another shape or dtype than the base's, stored whole and left out of merges: "
         "embeddings.word_embeddings.weight, encoder.layer.0.attention.query.bias\n"
-        "note: 1 tensors of the base are missing: pooler.weight\n"
+        "note: 1 tensor of the base not in it: pooler.weight\n"
     )
     assert "2 same, 12 delta, 2 added, 1 removed, 1 reshaped, 1 retyped" in ran.out
     assert models.contents(tmp_path / "out") == models.contents(source)

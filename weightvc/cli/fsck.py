@@ -63,7 +63,7 @@ def _lines(result: "Checked", verbose: bool) -> Iterator[str]:
         if finding.kind == "missing" and not verbose:
             continue
         yield f"{finding.kind} {finding.what}: {finding.detail}"
-        if finding.costs:
+        if finding.costs not in {(), (finding.what,)}:
             yield f"  needed by {listed(finding.costs)}"
     if any(finding.kind == "history" for finding in result.findings):
         yield "what history refers to cannot be told, so no object was looked at"

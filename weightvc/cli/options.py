@@ -129,6 +129,8 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         key, sep, text = value.partition("=")
         if not sep or not key:
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
+        if key in pairs:
+            raise click.BadParameter(f"{key!r} is given twice", ctx, param)
         pairs[key] = text
     return pairs
 

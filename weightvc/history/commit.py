@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from weightvc.history import branch, process, refresh
 from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio
-from weightvc.util.errors import Conflict, RequestError, UsageError
+from weightvc.util.errors import Conflict, Corrupt, RequestError, UsageError
+from weightvc.util.reading import read_file
 from weightvc.util.text import encodable
 
 PATIENCE = 10.0
@@ -27,6 +29,7 @@ _LOOSE = "HEAD is detached, so that no branch has the commit"
 Plan = Callable[[str | None], Mapping[str, bytes | None]]
 """From the commit at ``HEAD`` (``None`` before the first) to the changes: path → new bytes, ``None`` to delete."""
 
+_SEQUENCE = "sequence"
 _UNDER_WAY = {
     "MERGE_HEAD": "merge",
     "rebase-merge": "rebase",
@@ -34,7 +37,7 @@ _UNDER_WAY = {
     "rebase-apply": "rebase",
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
-    "sequencer": "cherry-pick",
+    "sequencer": _SEQUENCE,
 }
 
 
@@ -87,7 +90,16 @@ def commit(git: GitDir, plan: Plan, message: str) -> Committed:
 
 def under_way(git: GitDir) -> str:
     """Return the git command that waits in this work tree for ``--continue``, such as ``merge``; empty if none."""
-    return next((doing for name, doing in _UNDER_WAY.items() if os.path.lexists(git.git_dir / name)), "")
+    doing = next((doing for name, doing in _UNDER_WAY.items() if os.path.lexists(git.git_dir / name)), "")
+    return _sequence(git) if doing == _SEQUENCE else doing
+
+
+def _sequence(git: GitDir) -> str:
+    """Return which command goes through a list of commits, by what it has still to do."""
+    with suppress(OSError, Corrupt):
+        if read_file(git.git_dir / "sequencer" / "todo", "").startswith(b"revert "):
+            return "revert"
+    return "cherry-pick"
 
 
 def _refuse(git: GitDir, message: str) -> None:

@@ -15,7 +15,10 @@ _BATCH = 16
 """Objects read by one git process..."""
 
 _SMALL = 2**20
-"""... and more of them while all take no more bytes: bounds the memory that their output takes."""
+"""... and more of them while all take no more bytes..."""
+
+_LARGE = 2**26
+"""... fewer, if they take more: bounds the memory that their output takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def _batches(work_tree: Path, names: Sequence[str]) -> Iterator[list[str]]:
     held = 0
     for name, found in zip(names, sizes(work_tree, names), strict=True):
         size = 0 if found is None else found[1]
-        if len(batch) >= _BATCH and held + size > _SMALL:
+        if (len(batch) >= _BATCH and held + size > _SMALL) or (batch and held + size > _LARGE):
             yield batch
             batch, held = [], 0
         batch.append(name)

@@ -5,20 +5,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from weightvc.history import contents, process
+from weightvc.history import contents, process, revision
 from weightvc.history.contents import Content
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio, scratch
-from weightvc.util.errors import Conflict, NotARepository, NotFound, RequestError
+from weightvc.util.errors import Conflict, NotARepository, RequestError
 from weightvc.util.text import printable
-
-_FULL_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 _STRANGERS = re.compile(r"dubious ownership in repository at '(.+)'$", re.MULTILINE)
 """What git says of a repository that belongs to somebody else."""
+
+_DIGITS = 18
 
 _LOG_FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s", "%b")
 
@@ -72,10 +71,11 @@ class GitDir:
 
         Raises:
             NotFound: ``rev`` names no commit, or starts with ``-`` or ``^``.
+            Corrupt: a commit on the way, as of ``HEAD~2``, does not have the contents that its id stands for.
         """
-        if _FULL_ID.fullmatch(rev):
-            return _resolve_id(self.work_tree, rev)
-        return _resolve(self.work_tree, rev)
+        for commits in revision.passed(self.work_tree, rev):
+            self._checked(commits)
+        return revision.resolve(self.work_tree, rev)
 
     def read(self, rev: str, path: str) -> bytes | None:
         """Return a file's bytes at a revision, or ``None`` if there is no such file."""
@@ -137,7 +137,7 @@ class GitDir:
         )  # fmt: skip
         fields = iter(out.decode("utf-8", "replace").split("\0")[:-1])
         for commit, parents, author, time, subject, body in zip(*[fields] * len(_LOG_FIELDS), strict=True):
-            yield LogEntry(commit, tuple(parents.split()), author, int(time or 0), subject, body)
+            yield LogEntry(commit, tuple(parents.split()), author, _seconds(time), subject, body)
 
     def parents(self, rev: str) -> tuple[str, ...]:
         """Return the full ids of a commit's parents."""
@@ -170,6 +170,8 @@ class GitDir:
 
     def present(self, path: str) -> set[str]:
         """Return the ids of what ``HEAD``, the commits that refs name, and the index have at a path."""
+        if "\n" in path:  # which ends a name that git is asked for
+            return {*self.all_blobs((path,)).get(path, ())} | self.indexed((path,)).get(path, set())
         refs = process.line(self.work_tree, "for-each-ref", "--format=%(objectname)").split()
         found = contents.sizes(self.work_tree, [f"{tip}:{path}" for tip in ("HEAD", *refs)])
         return {one[0] for one in found if one is not None} | self.indexed((path,)).get(path, set())
@@ -203,7 +205,7 @@ class GitDir:
         names, by full ids. Commits that nothing names any more are not looked at.
         """
         named = ["--all", *(["--reflog"] if reflogs else []), *also]
-        commits = process.run(self.work_tree, "rev-list", *named, "--full-history", "--", *paths)
+        commits = process.run(self.work_tree, "rev-list", *named, "--full-history", "--", *paths, strict=reflogs)
         changes = process.run(
             self.work_tree, "diff-tree", "--stdin", "--no-commit-id", "-r", "-m", "--root", "-z", "--raw",
             "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules", "--", *paths, stdin=commits,
@@ -220,19 +222,9 @@ class GitDir:
         return list(contents.checked(self.work_tree, self.common_dir / "objects", names))
 
 
-def _resolve(work_tree: Path, rev: str) -> str:
-    if rev and not rev.startswith(("-", "^")) and "\0" not in rev:
-        try:
-            return process.line(work_tree, "rev-parse", "--verify", "--end-of-options", f"{rev}^{{commit}}")
-        except GitFailed:
-            pass
-    raise NotFound(f"no revision {printable(rev)!r}", "`git log --all --oneline` shows the revisions")
-
-
-@lru_cache(maxsize=1024)
-def _resolve_id(work_tree: Path, rev: str) -> str:
-    """Ask git once about a full id: what it names never changes, and every process costs milliseconds."""
-    return _resolve(work_tree, rev)
+def _seconds(text: str) -> int:
+    """Return a time as git gives it, cut where it is beyond all calendars, and 0 for what is none."""
+    return int(text[:_DIGITS]) if text.isdecimal() else 0
 
 
 def discover(path: Path) -> GitDir:
@@ -274,7 +266,13 @@ def locate(path: Path) -> GitDir | None:
             f"{path} is in a git repository whose work tree is elsewhere, or whose path has a line break",
             "`git config core.worktree` shows where it is; use a clone without that setting",
         )
-    return GitDir(*map(Path, parts))
+    found = GitDir(*map(Path, parts))
+    if found.git_dir not in (found.common_dir, *(found.common_dir / "worktrees").glob("*")):
+        raise NotARepository(
+            f"{found.git_dir} says that it belongs to {found.common_dir}, which knows nothing of it",
+            "clone the repository, or add a work tree to it with `git worktree add`",
+        )
+    return found
 
 
 def init(path: Path) -> GitDir:

@@ -6,6 +6,7 @@ shares the disk, so the note of an interrupted commit has to be there as well, a
 came while wvc had git move a ref or write the index.
 """
 
+import os
 import stat
 import sys
 import time
@@ -18,6 +19,9 @@ from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
 
 _TABLES = "reftable/tables.list.lock"
+_OWN = ("refs/worktree/", "refs/bisect/", "refs/rewritten/")
+"""Refs that each work tree has for itself."""
+
 _SYMBOLIC = b"ref: "
 _LONGEST = 5
 """How many symbolic refs git follows."""
@@ -65,8 +69,9 @@ def _started() -> float:
 
 def _locks(git: GitDir) -> list[tuple[Path, str]]:
     """Return the git directory and the name below it of each lock that a commit of wvc's may have left."""
-    own = ("index.lock", "HEAD.lock", _TABLES)
-    shared = (_TABLES, *(f"{name}.lock" for name in _branches(git)))
+    own, shared = ["index.lock", "HEAD.lock", _TABLES], [_TABLES]
+    for name in _branches(git):
+        (own if name.startswith(_OWN) else shared).append(f"{name}.lock")
     return [*((git.git_dir, name) for name in own), *((git.common_dir, name) for name in shared)]
 
 
@@ -74,11 +79,12 @@ def _branches(git: GitDir) -> list[str]:
     """Return what ``HEAD`` stands for, and what that stands for in turn, as far as it is below ``refs``."""
     found: list[str] = []
     file = git.git_dir / "HEAD"
-    with suppress(OSError, Corrupt, UnicodeDecodeError):
+    with suppress(OSError, Corrupt):
         while len(found) < _LONGEST and (text := read_file(file, "", _BYTES)).startswith(_SYMBOLIC):
-            name = text.removeprefix(_SYMBOLIC).rstrip(b"\n").decode()
-            if not name.startswith("refs/") or not _is_plain(git.common_dir, git.common_dir / name):
+            name = os.fsdecode(text.removeprefix(_SYMBOLIC).rstrip(b"\n"))
+            top = git.git_dir if name.startswith(_OWN) else git.common_dir
+            if not name.startswith("refs/") or "\0" in name or not _is_plain(top, top / name):
                 break
             found.append(name)
-            file = git.common_dir / name
+            file = top / name
     return found

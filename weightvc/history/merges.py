@@ -22,20 +22,20 @@ def decides(git: GitDir, entry: LogEntry, files_of: Callable[[str], Files]) -> b
     paths = [path for path in set(result).union(*sides) if any(result.get(path) != side.get(path) for side in sides)]
     if not paths:
         return False
-    fork = _fork(git, entry.parents)
-    before = files_of(fork) if fork else {}
+    forks = [files_of(fork) for fork in _forks(git, entry.parents)] or [{}]
     for path in paths:
-        changed = {side.get(path) for side in sides} - {before.get(path)}
+        before = {fork.get(path) for fork in forks}
+        changed = {side.get(path) for side in sides} - (before if len(before) == 1 else set())
         if changed != {result.get(path)}:  # both sides changed it, or it is not as the one that did has it
             return True
     return False
 
 
-def _fork(git: GitDir, commits: Sequence[str]) -> str | None:
-    """Return the newest commit that all of some commits come from; ``None`` if they have none in common."""
+def _forks(git: GitDir, commits: Sequence[str]) -> list[str]:
+    """Return the newest commits that all of some commits come from: several, where these have merged one another."""
     try:
-        return process.line(git.work_tree, "merge-base", "--octopus", *commits).partition("\n")[0]
+        return process.line(git.work_tree, "merge-base", "--octopus", "--all", *commits).split()
     except GitFailed as error:
         if error.status == 1:
-            return None
+            return []
         raise

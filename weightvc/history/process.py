@@ -51,6 +51,8 @@ _DAMAGED = re.compile(
 )
 """What git says of an object that is not what its id stands for, or nothing that can be unpacked."""
 
+_MENTIONED = re.compile(r"^(?:error|fatal):", re.MULTILINE)
+
 _NOT_FETCHED = re.compile(r"could not fetch ([0-9a-f]{40,64}) from promisor remote")
 """What git says in a partial clone of an object that it may not fetch."""
 
@@ -83,6 +85,7 @@ def run(
     stdin: bytes = b"",
     index: Path | None = None,
     settings: Mapping[str, str] = MappingProxyType({}),
+    strict: bool = False,
 ) -> bytes:
     """Run ``git arguments…`` in ``directory`` and return its output.
 
@@ -92,6 +95,7 @@ def run(
         stdin: What the command reads.
         index: The index file to use in place of the user's own.
         settings: Further git settings that override all others.
+        strict: What git mentions as an error is one, even if it went on: a walk passes over what it cannot read.
 
     Raises:
         Corrupt: the file of one of git's objects is damaged.
@@ -115,6 +119,7 @@ def run(
             status, out, err = _NOT_FOUND, b"", ""
     if status == _NOT_FOUND:
         raise RequestError("git is not installed", "install git 2.36 or newer and try again")
+    status = status or int(strict and _MENTIONED.search(err) is not None)
     if status and (found := _DAMAGED.search(err)):
         raise damaged(Path(line(directory, "rev-parse", "--path-format=absolute", "--git-path", "objects")), found[1])
     if status and (found := _NOT_FETCHED.search(err)):

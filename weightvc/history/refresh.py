@@ -130,11 +130,15 @@ def recover(git: GitDir) -> tuple[str, ...]:
     """
     if not scratch(git).exists():
         return ()
-    with refs_locked(git):
-        try:
+    try:
+        with refs_locked(git):
             return settle(git, pending(git), patience=0)
-        except Corrupt as error:
-            return (f"{error}: {error.hint}",)
+    except Corrupt as error:
+        return (f"{error}: {error.hint}",)
+    except OSError as error:
+        if error.errno not in fsio.READ_ONLY:
+            raise
+        return (f"what an interrupted commit left in {git.git_dir} cannot be brought up to date here ({error})",)
 
 
 def _refresh(git: GitDir, paths: list[str], patience: float) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from weightvc.history import process
+from weightvc.history import contents, process
 from weightvc.history.git import GitDir
+from weightvc.util import canon
 from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
 
@@ -21,7 +22,8 @@ _FILES = (
 )  # fmt: skip
 """Below a work tree's git directory: files whose texts hold ids."""
 
-_LONGEST = 2**20
+_LONGEST = 2**26
+_KINDS = {b"commit", b"tree"}
 _ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
 
 
@@ -30,8 +32,14 @@ def objects(git: GitDir) -> tuple[list[str], list[str]]:
     noted = {name for tree in git.trees() for name in _named(tree.git_dir)}
     tagged = {b"%s^{}" % name for name in process.run(git.work_tree, "for-each-ref", "--format=%(objectname)").split()}
     asked = b"".join(name + b"\n" for name in sorted(noted | tagged))
-    answers = process.run(git.work_tree, "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked)
-    kinds = dict(line.split(b" ", 1) for line in answers.splitlines())
+    shape = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
+    answers = [line.split(b" ") for line in process.run(git.work_tree, "cat-file", shape, stdin=asked).splitlines()]
+    kinds = {name: kind for name, kind, *_ in answers}
+    # git says that it lacks what it cannot read, and does not look whether a file is the commit that it stands for.
+    sure = {name for name, kind, *size in answers if kind in _KINDS or (size and int(size[0]) > canon.MAX_BYTES)}
+    doubtful = [name.decode() for name in sorted(noted - sure)]
+    for _ in contents.checked(git.work_tree, git.common_dir / "objects", doubtful):
+        pass
     commits = sorted(name.decode() for name in noted if kinds.get(name) == b"commit")  # refs' own are looked at anyway
     return commits, sorted(name.decode() for name, kind in kinds.items() if kind == b"tree")
 
@@ -56,6 +64,6 @@ def work_trees(git: GitDir) -> list[Path]:
 def _named(git_dir: Path) -> set[bytes]:
     found = set()
     for path in (path for pattern in _FILES for path in git_dir.glob(pattern)):
-        with suppress(OSError, Corrupt):
-            found |= set(_ID.findall(read_file(path, "", _LONGEST)))
+        with suppress(OSError):
+            found |= set(_ID.findall(read_file(path, f"move {path} away, or make it shorter", _LONGEST)))
     return found

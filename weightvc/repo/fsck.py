@@ -75,7 +75,7 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     """
     manifests, findings, hints, notes = _manifests(repo, full)
     if not any(finding.kind == "history" for finding in findings):
-        findings += [*_removals(repo), *_staged_recipes(repo), *_head(repo)]
+        findings += [*_records(repo), *_staged_recipes(repo), *_head(repo)]
     findings += _baseless(repo, manifests)
     users: dict[ObjectId, list[tuple[str, Place]]] = defaultdict(list)
     for owner, manifest in manifests:
@@ -91,8 +91,9 @@ def fsck(repo: Handle, *, full: bool = False, jobs: int = 1, progress: Progress 
     total = sum(sum(manifest.objects().values()) for _, manifest in manifests)
     with blas.one_thread(), progress.stage("Checking objects", total):
         checked = parallel.run(job, sorted(users), jobs)
-    broken = [finding for _, finding in checked if finding is not None]
-    findings += broken
+    found = [finding for _, finding in checked if finding is not None]
+    findings += found
+    broken = [finding for finding in found if finding.kind != "manifest"]
     if full:
         findings += _decoded(repo, manifests, {finding.what for finding in broken}, jobs, progress)
     extra = sum(oid not in users for oid in repo.store.ids())
@@ -153,17 +154,19 @@ def _is_past(repo: Handle, one: reach.Unreadable) -> bool:
     return one.blob not in repo.git.present(one.path)
 
 
-def _removals(repo: Handle) -> list[Finding]:
-    """Return the removal records that cannot be read, of any revision."""
+def _records(repo: Handle) -> list[Finding]:
+    """Return the removal records of any revision that cannot be read, and the recipes that git does not have whole."""
     found = []
-    for path, blobs in repo.git.all_blobs((REMOVALS,)).items():
+    for path, blobs in repo.git.all_blobs((REMOVALS, RECIPES)).items():
+        kind = "removal" if path.startswith(REMOVALS) else "recipe"
         try:
             for data in repo.git.read_blobs(sorted(blobs)).values():
-                Removal.from_bytes(data, path)
+                if kind == "removal":  # what an older recipe says matters only to those who ask for it
+                    Removal.from_bytes(data, path)
         except Unsupported:
             raise
         except WeightvcError as error:
-            found.append(Finding("removal", path, (), error.what))
+            found.append(Finding(kind, path, (), error.what))
     return found
 
 
@@ -205,18 +208,21 @@ def _baseless(repo: Handle, manifests: Sequence[tuple[str, Manifest]]) -> list[F
 def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: bool) -> tuple[int, Finding | None]:
     """Return an object's size, 0 if there is none, and what is wrong with it."""
     costs = tuple(dict.fromkeys(user for user, _ in users))
-    whole = {place.size for _, place in users if place.part is None}
     size = 0
     try:
         size = repo.store.size(oid) or 0
-        if full or not size:
+        wrong = [(user, place.size) for user, place in users if place.part is None and place.size != size]
+        if full or not size or wrong:
             repo.store.verify(oid)
     except Missing:
         return size, Finding("missing", oid, costs, "not in the store")
     except Corrupt as error:
         return size, Finding("corrupt", oid, costs, error.what.removeprefix(f"object {oid}: "))
-    if any(expected != size for expected in whole):
-        return size, Finding("corrupt", oid, costs, f"{size} bytes, but its manifest says {min(whole)}")
+    except OSError as error:
+        return size, Finding("corrupt", oid, costs, f"it cannot be read: {error.strerror}")
+    if wrong:  # the object is what its id stands for
+        user, said = wrong[0]
+        return size, Finding("manifest", user, (), f"it gives object {oid} {said} bytes, which has {size}")
     return size, None
 
 
@@ -253,12 +259,13 @@ def _decoded(
             decoder = reader.open(entry, section)
             for _, span in decoder.spans():
                 hasher.update(span)
-        except WeightvcError as error:
-            detail = error.what
+        except (WeightvcError, OSError) as error:
+            detail = error.what if isinstance(error, WeightvcError) else f"it cannot be read: {error.strerror}"
         progress.advance(entry.spec.nbytes)
         if not detail and hasher.digest() != entry.digest:
             detail = "its bytes do not have the digest that its manifest states"
-        return Finding("corrupt", entry.spec.name, (f"{owner}: {entry.spec.name}",), detail) if detail else None
+        what = f"{owner}: {entry.spec.name}"
+        return Finding("corrupt", what, (what,), detail) if detail else None
 
     items = list(work.items())
     with blas.one_thread(), progress.stage("Decoding", sum(item[0][1].spec.nbytes for item in items)):

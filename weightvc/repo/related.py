@@ -18,7 +18,7 @@ from weightvc.repo.align import Alignment
 from weightvc.repo.decode import Reader
 from weightvc.repo.repository import Handle
 from weightvc.util.errors import BadInput
-from weightvc.util.text import Note, listed, printable
+from weightvc.util.text import Note, counted, listed, printable
 
 UNRELATED = 1.0
 """Norm of the task vector over the norm of the base above which a checkpoint is taken for no fine-tune of it.
@@ -174,15 +174,15 @@ def notes(checkpoint: Checkpoint, base: Manifest, matched: Alignment) -> list[st
     factors = {name for update in matched.updates for name in (update.a, update.b)}
     new = [name for name in checkpoint.tensors if name not in matched.names and name not in factors]
     if new:
-        said.append(Note(f"{len(new)} tensors that the base does not have, stored whole", new))
+        said.append(Note(f"{counted(len(new), 'tensor')} that the base does not have, stored whole", new))
     if reshaped := _reshaped(checkpoint, base, matched):
-        what = f"{len(reshaped)} tensors of another shape or dtype than the base's, stored whole and left out of merges"
-        said.append(Note(what, reshaped))
+        what = f"{counted(len(reshaped), 'tensor')} of another shape or dtype than the base's"
+        said.append(Note(f"{what}, stored whole and left out of merges", reshaped))
     index = ".safetensors.index.json" if len(checkpoint.headers) > 1 else ()  # which belongs to the weights
     if odd := [name for name in checkpoint.extras if is_odd(name) and not name.endswith(index)]:
         what = f"{len(odd)} files that are hidden, weights or a state of training are stored beside the weights"
         said.append(Note(f"{what}; move away what is no part of the model", odd))
     missing = sorted({entry.spec.name for entry in base.tensors} - set(matched.names.values()))
     if missing and checkpoint.adapter is None:
-        said.append(Note(f"{len(missing)} tensors of the base are missing", missing))
+        said.append(Note(f"{counted(len(missing), 'tensor')} of the base not in it", missing))
     return said

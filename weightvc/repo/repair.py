@@ -1,7 +1,7 @@
 """Repair: put aside what is damaged, and bring back what is missing from wherever there is a good copy.
 
-Nothing is deleted, and no object is believed before its bytes have its id. What a source does not have is left as it
-was found; running repair again, also after it was killed, goes on where it ended.
+Nothing is deleted, and no object is believed before its bytes have its id. Running repair again, also after it was
+killed, goes on where it ended.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from weightvc.repo import fsck, pieces, reach, related, snapshot
 from weightvc.repo.decode import SECTIONS, Section
 from weightvc.repo.fsck import Checked, Restored
 from weightvc.repo.guard import guarded
-from weightvc.repo.repository import Handle, handle
+from weightvc.repo.repository import TRACKED, Handle, handle
 from weightvc.repo.snapshot import Snapshot
 from weightvc.repo.twin import adopt, twin
 from weightvc.store.local import LocalStore
@@ -54,10 +54,11 @@ def repair(
     """
     before = fsck.fsck(repo, full=True, jobs=jobs, progress=progress)
     broken = {ObjectId(found.what): found.kind for found in before.findings if is_hex64(found.what)}
+    for path in sources:
+        _refuse(path)
     aside = [oid for oid, kind in broken.items() if kind == "corrupt"]
     if not dry_run:
-        for oid in aside:
-            repo.store.put_aside(oid, repo.local / "quarantine")
+        aside = [oid for oid in aside if repo.store.put_aside(oid, repo.local / "quarantine")]
     restored: dict[ObjectId, str] = {}
     for path in (*sources, *sources[:-1]):  # twice: a task's may need what a later source has of the base
         for oid, data in _copies(repo, path, broken.keys() - restored.keys(), jobs, progress):
@@ -85,17 +86,28 @@ def _copies(repo: Handle, path: Path, wanted: Collection[ObjectId], jobs: int, p
             yield from _Again(repo, checkpoint, jobs, progress).encoded(set(wanted))
         return
     for oid in sorted(wanted):
-        with suppress(Missing, Corrupt):
+        try:
             store.verify(oid)
-            yield oid, store.open(oid)
+            data = store.open(oid)
+        except (Missing, Corrupt, OSError):  # a bad sector, say: the next object may be whole
+            continue
+        yield oid, data
+
+
+def _refuse(path: Path) -> None:
+    """Refuse a source that is neither a store nor a checkpoint, before anything is done."""
+    if _store(path) is None:
+        with open_checkpoint(path):
+            pass
 
 
 def _store(path: Path) -> LocalStore | None:
     """Return the store of a repository, or that of a folder of objects; ``None`` if the path is neither."""
     with suppress(NotARepository):
         found = git.locate(path) if (path / ".git").exists() else None
-        if found is not None:
-            return handle(found).store
+        store = None if found is None else handle(found).store
+        if store is not None and ((path / TRACKED).is_dir() or next(store.ids(), None)):
+            return store  # and not what a hub keeps in git: a checkpoint
     here = LocalStore(path, path)
     return here if path.is_dir() and next(here.ids(), None) else None
 

@@ -156,14 +156,28 @@ class LocalStore:
         with self._lock:
             self._touched.add(final.parent)
 
-    def put_aside(self, oid: ObjectId, where: Path) -> None:
-        """Move whatever has an object's name into a directory on the same file system, under a name of its own."""
+    def put_aside(self, oid: ObjectId, where: Path) -> bool:
+        """Move what has an object's name and is not the object into a directory, under a name of its own.
+
+        Args:
+            oid: The object.
+            where: The directory, on the same file system.
+
+        Returns:
+            Whether anything was moved.
+        """
+        with suppress(Missing, Corrupt, OSError):
+            self.verify(oid)  # another process may have mended it
+            return False
         fsio.make_plain(where)
         final = self._path(oid)
-        with suppress(FileNotFoundError):
+        try:
             fsio.ops.rename(final, where / f"{oid}-{secrets.token_hex(4)}")
-            fsio.sync_dir(where)
-            fsio.sync_dir(final.parent)
+        except FileNotFoundError:
+            return False
+        fsio.sync_dir(where)
+        fsio.sync_dir(final.parent)
+        return True
 
     def verify(self, oid: ObjectId) -> None:
         """Read the object and compare it with its id.
