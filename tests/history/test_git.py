@@ -354,3 +354,21 @@ def test_a_full_disk_is_told_with_a_hint(said):
     assert GitFailed("write-tree", 128, said).hint == (
         "" if said == "fatal: no" else "free some space and run it again"
     )
+
+
+def test_a_linked_work_tree_is_known_by_another_path(repo, tmp_path):
+    repo.run("commit", "-q", "--allow-empty", "-m", "m")
+    (tmp_path / "alias").symlink_to(repo.path)
+    repo.run("-C", str(tmp_path / "alias"), "worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    linked = tmp_path / "linked"
+    (linked / ".git").write_text(f"gitdir: {tmp_path / 'alias/.git/worktrees/linked'}\n")
+    assert discover(linked).head() == repo.git.head()
+
+
+def test_a_git_directory_that_claims_another_is_refused(repo, tmp_path):
+    stranger = tmp_path / "stranger"
+    (stranger / ".git").mkdir(parents=True)
+    (stranger / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    (stranger / ".git/commondir").write_text(f"{repo.path / '.git'}\n")
+    with pytest.raises(NotARepository, match="which knows nothing of it"):
+        discover(stranger)

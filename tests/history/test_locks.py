@@ -7,7 +7,6 @@ from weightvc.history import refresh
 from weightvc.history.commit import commit
 from weightvc.history.git import discover
 from weightvc.history.locks import drop_stale
-from weightvc.util.errors import NotARepository
 
 TASK = ".wvc/tasks/a.json"
 LOCKS = ("index.lock", "HEAD.lock", "refs/heads/main.lock")
@@ -186,12 +185,3 @@ def test_a_ref_that_a_work_tree_has_for_itself_is_freed_there(repo, interrupted,
     os.utime(lock, (1, 1))
     drop_stale(linked, note)
     assert not lock.exists()
-
-
-def test_a_git_directory_that_claims_another_is_refused(repo, tmp_path):
-    stranger = tmp_path / "stranger"
-    (stranger / ".git").mkdir(parents=True)
-    (stranger / ".git/HEAD").write_text("ref: refs/heads/main\n")
-    (stranger / ".git/commondir").write_text(f"{repo.path / '.git'}\n")
-    with pytest.raises(NotARepository, match="which knows nothing of it"):
-        discover(stranger)

@@ -267,7 +267,8 @@ def locate(path: Path) -> GitDir | None:
             "`git config core.worktree` shows where it is; use a clone without that setting",
         )
     found = GitDir(*map(Path, parts))
-    if found.git_dir not in (found.common_dir, *(found.common_dir / "worktrees").glob("*")):
+    known = (found.common_dir, *(found.common_dir / "worktrees").glob("*"))
+    if not any(os.path.samefile(found.git_dir, directory) for directory in known):
         raise NotARepository(
             f"{found.git_dir} says that it belongs to {found.common_dir}, which knows nothing of it",
             "clone the repository, or add a work tree to it with `git worktree add`",
