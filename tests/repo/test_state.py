@@ -195,3 +195,9 @@ def test_a_fresh_clone_works_and_names_what_is_missing(two, tmp_path):
     )
     assert not (clone.path / "model").exists()
     assert clone.run("fsck").code == 1
+
+
+def test_more_than_any_commit_has_is_refused_before_it_is_read(two, refused, monkeypatch):
+    monkeypatch.setattr(state, "MOST", 10_000)
+    edit(two, ".wvc/tasks/large.json", lambda _: "0" * 10_000)
+    refused(two, 4, "status", says="bytes together, more than the limit of 10000", hint="`git ls-tree -r -l HEAD .wvc`")

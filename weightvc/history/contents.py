@@ -71,18 +71,19 @@ def read(work_tree: Path, names: Sequence[str]) -> list[Content | None]:
     return found
 
 
-def checked(work_tree: Path, objects: Path, names: Sequence[str]) -> Iterator[Content | None]:
+def checked(work_tree: Path, objects: Path, names: Sequence[str], most: int | None = None) -> Iterator[Content | None]:
     """Return objects as :func:`read` does, each compared with its id.
 
     Args:
         work_tree: The work tree of the repository.
         objects: Where its loose objects are.
         names: Any names, of any number of objects.
+        most: Bytes that all may have together.
 
     Raises:
-        Corrupt: one is damaged.
+        Corrupt: one is damaged, or they have more bytes.
     """
-    for batch in _batches(work_tree, names):
+    for batch in _batches(work_tree, names, most):
         for name, found in zip(batch, read(work_tree, batch), strict=True):
             if found is not None and not found.whole:
                 raise process.damaged(objects, found.id, found.kind)
@@ -91,11 +92,16 @@ def checked(work_tree: Path, objects: Path, names: Sequence[str]) -> Iterator[Co
             yield found
 
 
-def _batches(work_tree: Path, names: Sequence[str]) -> Iterator[list[str]]:
+def _batches(work_tree: Path, names: Sequence[str], most: int | None) -> Iterator[list[str]]:
     batch: list[str] = []
     held = 0
-    for name, found in zip(names, sizes(work_tree, names), strict=True):
-        size = 0 if found is None else found[1]
+    taken = [0 if found is None else found[1] for found in sizes(work_tree, names)]
+    if most is not None and sum(taken) > most:
+        raise Corrupt(
+            f"the files of wvc in one commit have {sum(taken)} bytes together, more than the limit of {most}",
+            "`git ls-tree -r -l HEAD .wvc` shows them",
+        )
+    for name, size in zip(names, taken, strict=True):
         if (len(batch) >= _BATCH and held + size > _SMALL) or (batch and held + size > _LARGE):
             yield batch
             batch, held = [], 0

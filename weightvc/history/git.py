@@ -105,15 +105,16 @@ class GitDir:
         listed = process.run(self.work_tree, "ls-files", "--unmerged", "-z", "--full-name", "--", prefix)
         return tuple(sorted({os.fsdecode(entry.split(b"\t", 1)[1]) for entry in listed.split(b"\0")[:-1]}))
 
-    def read_blobs(self, blobs: Sequence[str]) -> dict[str, bytes]:
-        """Return blob id → bytes.
+    def read_blobs(self, blobs: Sequence[str], most: int | None = None) -> dict[str, bytes]:
+        """Return blob id → bytes, ``most`` of them together.
 
         Raises:
-            Corrupt: one does not have the contents that its id stands for, which git itself does not check.
+            Corrupt: one does not have the contents that its id stands for, which git itself does not check; or they
+                have more bytes.
             Missing: git does not have one of them, as in a partial clone.
         """
         found = {}
-        for blob, content in zip(blobs, self._checked(blobs), strict=True):
+        for blob, content in zip(blobs, self._checked(blobs, most), strict=True):
             if content is None or content.kind != "blob":
                 raise process.missing(blob)
             found[blob] = content.data
@@ -218,8 +219,8 @@ class GitDir:
                 found.setdefault(os.fsdecode(path), set()).add(blob)
         return found
 
-    def _checked(self, names: Sequence[str]) -> list[Content | None]:
-        return list(contents.checked(self.work_tree, self.common_dir / "objects", names))
+    def _checked(self, names: Sequence[str], most: int | None = None) -> list[Content | None]:
+        return list(contents.checked(self.work_tree, self.common_dir / "objects", names, most))
 
 
 def _seconds(text: str) -> int:

@@ -15,6 +15,9 @@ from weightvc.util.text import listed, meant, printable
 
 _RESTORE = "restore it with git"
 
+MOST = 2**30
+"""Bytes of all tracked files of one commit: those of thousands of tasks of the largest models have less."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -103,7 +106,7 @@ def load_commit(repo: Handle, commit: str) -> State:
     tree = repo.git.read_tree(commit, f"{TRACKED}/")
     if CONFIG not in tree:
         raise _no_wvc(repo)
-    blobs = repo.git.read_blobs(list(dict.fromkeys(tree.values())))
+    blobs = repo.git.read_blobs(list(dict.fromkeys(tree.values())), most=MOST)
     files = {path: blobs[sha] for path, sha in tree.items()}
     config = Config.from_bytes(files[CONFIG], CONFIG)
     if BASE not in files:
