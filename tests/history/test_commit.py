@@ -342,3 +342,12 @@ def test_a_directory_in_a_files_place(repo):
     with pytest.raises(Conflict, match="is a directory where wvc keeps a file") as caught:
         commit(repo.git, plan(a="1"), "m")
     assert caught.value.hint == "move it away, then try again"
+
+
+@pytest.mark.parametrize(("todo", "doing"), [("revert 1234567 m\n", "revert"), ("pick 1234567 m\n", "cherry-pick")])
+def test_a_list_of_commits_under_way_is_named_by_what_is_left_of_it(repo, todo, doing):
+    (repo.path / ".git/sequencer").mkdir()
+    (repo.path / ".git/sequencer/todo").write_text(todo)
+    with pytest.raises(Conflict) as caught:
+        commit(repo.git, lambda _: {TASK: b"1"}, "m")
+    assert caught.value.what.startswith(f"a git {doing} is under way")

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from weightvc.util import fsio
+from weightvc.util import canon, fsio
 
 
 @pytest.fixture
@@ -68,3 +68,20 @@ def test_a_full_disk_is_no_read_only_one(read_only, refused, tmp_path):
     refused(repo, 3, "diff", "HEAD", says="No space left on device")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
+
+
+def test_an_interrupted_commit_does_not_stop_those_who_read(two, read_only, monkeypatch):
+    def refuse(path, **_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(fsio, "locked", refuse)
+    scratch = two.path / ".git/wvc/commit"
+    scratch.mkdir()
+    head = two.git("rev-parse", "HEAD")
+    (scratch / "pending.json").write_bytes(canon.document({"commit": head, "paths": [".wvc/tasks/alpha.json"]}))
+
+    ran = read_only(errno.EROFS).run("status")
+
+    assert ran.code == 0
+    assert "warning: what an interrupted commit left in" in ran.err
+    assert "alpha" in ran.out
