@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from bars import Bar
+from memory import ENV
 from safetensors.torch import save_file
 
 import weightvc
@@ -35,6 +36,7 @@ def repository(folder: Path, side: int, tasks: int) -> weightvc.Repository:
     shared = {name: torch.randn(side, side, generator=random) for name in base}
     folder.mkdir()
     save_file(base, folder / "base.safetensors")
+    os.environ.update(ENV)
     weightvc.initialize(folder / "repository", folder / "base.safetensors")
     repo = weightvc.open(folder / "repository")
     for task in range(1, tasks + 1):

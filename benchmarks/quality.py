@@ -14,6 +14,7 @@ as it is, keeps less than 0.96 or loses more than 0.01 by a revert.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from statistics import fmean
 import assets
 import torch
 from finetunes import Encoder, Run, accuracy, fine_tune, quick, read_weights
+from memory import ENV
 from texts import TASKS, Data, read_task
 
 import weightvc
@@ -125,6 +127,7 @@ def measure(
 
 
 def _repository(folder: Path, tuned: Mapping[str, Path]) -> weightvc.Repository:
+    os.environ.update(ENV)
     weightvc.initialize(folder, assets.minilm())
     repo = weightvc.open(folder)
     for task, checkpoint in tuned.items():
