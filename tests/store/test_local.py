@@ -2,11 +2,13 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from weightvc.store.local import LocalStore
+from weightvc.util import fsio
 from weightvc.util.errors import Conflict, Corrupt, Missing
 
 DATA = b"weights" * 1000
@@ -47,7 +49,7 @@ def test_damage_is_found_and_a_put_repairs_it(store, file_of, damage):
     assert caught.value.hint == "run wvc fsck"
     assert store.put([DATA]).new
     store.verify(OID)
-    assert list(store.tmp.iterdir()) == []
+    assert [path.name for path in store.tmp.iterdir()] == ["mend.lock"]
 
 
 def test_an_object_that_cannot_be_freshened_is_stored_again(store, file_of, record):
@@ -125,6 +127,35 @@ def test_a_link_under_an_objects_name_is_replaced_not_followed(store, file_of, t
     assert secret.read_bytes() == b"mine"
     assert not file_of(store, OID).is_symlink()
     store.verify(OID)
+
+
+def test_what_is_put_while_damage_is_put_aside_stays(store, file_of, tmp_path, monkeypatch):
+    store.put([DATA])
+    file_of(store, OID).write_bytes(b"damaged")
+    real, puts = fsio.ops.rename, []
+
+    def rename(old, new):
+        if not puts:
+            puts.append(threading.Thread(target=store.put, args=([DATA],)))
+            puts[0].start()
+            puts[0].join(0.2)  # long enough to end, were it not waiting
+        real(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsio.ops, "rename", rename)
+        assert store.put_aside(OID, tmp_path / "quarantine")
+    puts[0].join()
+    store.verify(OID)
+    (aside,) = (tmp_path / "quarantine").iterdir()
+    assert aside.read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("present", [None, DATA], ids=["absent", "whole"])
+def test_what_is_not_damaged_is_not_put_aside(store, tmp_path, present):
+    if present is not None:
+        store.put([present])
+    assert not store.put_aside(OID, tmp_path / "quarantine")
+    assert (store.size(OID) is None) == (present is None)
 
 
 @pytest.mark.parametrize("where", ["root", "shard", "tmp"])

@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from weightvc.objects.ids import ObjectId, hex64, is_hex64
@@ -75,9 +75,14 @@ class LocalStore:
         except Missing:
             return new.link(final)
         except (Corrupt, PermissionError):
-            new.replace(final)
+            with self._mending():
+                new.replace(final)
             return True
         return False
+
+    def _mending(self) -> AbstractContextManager[None]:
+        """Keep everybody else from giving or taking a damaged object's name in the block."""
+        return fsio.locked(self.tmp / "mend.lock", shared=False)
 
     def adopt(self, other: "LocalStore", oid: ObjectId) -> None:
         """Give an object of ``other``, on the same file system, a second name here; for scratch stores, not synced.
@@ -166,15 +171,18 @@ class LocalStore:
         Returns:
             Whether anything was moved.
         """
-        with suppress(Missing, Corrupt, OSError):
-            self.verify(oid)  # another process may have mended it
-            return False
+        fsio.make_plain(self.tmp)
         fsio.make_plain(where)
         final = self._path(oid)
-        try:
-            fsio.ops.rename(final, where / f"{oid}-{secrets.token_hex(4)}")
-        except FileNotFoundError:
-            return False
+        with self._mending():
+            try:
+                self.verify(oid)
+            except Missing:
+                return False
+            except (Corrupt, OSError):
+                fsio.ops.rename(final, where / f"{oid}-{secrets.token_hex(4)}")
+            else:
+                return False  # another process has mended it
         fsio.sync_dir(where)
         fsio.sync_dir(final.parent)
         return True
