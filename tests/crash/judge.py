@@ -17,6 +17,8 @@ _SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}|\..+\.(wvc|old)-\d+-[0-9a-f]{8}|ind
 UNREAD = re.compile(r"(.*/)?(tmp-\d+-[0-9a-f]{16}|tmp_obj_\w+|[^/]+\.lock)")
 """The paths of files that get other names when they are whole, and are never read before; git's own, too."""
 
+_BOOT = re.compile(rb'"boot":\s*"[^"]*"')
+
 _VOLATILE = re.compile(rb'"(added|uuid)":\s*"[^"]*"|xxh3-128 [0-9a-f]{32}\n\Z')
 """What another run of the same command stages otherwise."""
 
@@ -50,8 +52,11 @@ def locks(root: Path) -> list[Path]:
 
 
 def restart(root: Path) -> None:
-    """Make the locks of git's and the note of a commit as old as they are then: older than the start of the machine."""
-    for path in (*locks(root), *root.glob(".git/wvc/commit/pending.json")):
+    """Make the locks of git's and the note of a commit what they are then: from before the start of the machine."""
+    notes = list(root.glob(".git/wvc/commit/pending.json"))
+    for note in notes:
+        note.write_bytes(_BOOT.sub(b'"boot":"another"', note.read_bytes()))
+    for path in (*locks(root), *notes):
         os.utime(path, (1, 1))
 
 

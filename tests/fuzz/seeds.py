@@ -239,7 +239,7 @@ def outputs():
 
 
 def pendings():
-    return [canon.document({"commit": "e" * 40, "paths": [".wvc/base.json", ".wvc/tasks/a.json"]})]
+    return [canon.document({"boot": "5", "commit": "e" * 40, "paths": [".wvc/base.json", ".wvc/tasks/a.json"]})]
 
 
 def scores():

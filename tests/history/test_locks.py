@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from weightvc.history import refresh
+from weightvc.history import locks, refresh
 from weightvc.history.commit import commit
 from weightvc.history.git import discover
 from weightvc.history.locks import drop_stale
@@ -13,13 +13,15 @@ LOCKS = ("index.lock", "HEAD.lock", "refs/heads/main.lock")
 
 
 @pytest.fixture
-def interrupted(repo):
+def interrupted(repo, monkeypatch):
     """A repository in which a commit was cut off while git held its locks: ``interrupted(mtime)`` returns them."""
 
     def leave(mtime):
         made = commit(repo.git, lambda _: {TASK: b"1"}, "m").commit
         refresh.scratch(repo.git).mkdir(parents=True)
+        monkeypatch.setattr(locks, "boot", lambda: "another start")
         refresh.note(repo.git, made, [TASK])
+        monkeypatch.undo()
         os.utime(refresh.scratch(repo.git) / "pending.json", (_boot() - 60, _boot() - 60))
         files = [repo.path / ".git" / name for name in LOCKS]
         for file in files:
@@ -28,6 +30,10 @@ def interrupted(repo):
         return files
 
     return leave
+
+
+def _drop(git, note):
+    drop_stale(git, note, "another start")
 
 
 def _boot():
@@ -65,7 +71,7 @@ def test_locks_of_others_stay(repo, interrupted):
 def test_nothing_is_freed_where_the_start_of_the_machine_is_not_known(repo, interrupted, monkeypatch):
     files = interrupted(_boot() - 60)
     monkeypatch.setattr("sys.platform", "darwin")
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert all(file.exists() for file in files)
 
 
@@ -91,8 +97,32 @@ def test_a_detached_head_has_no_branch_to_free(repo, interrupted):
 def test_nothing_is_freed_for_a_commit_that_was_cut_off_after_the_start(repo, interrupted):
     files = interrupted(_boot() - 60)
     os.utime(refresh.scratch(repo.git) / "pending.json")
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert all(file.exists() for file in files)
+
+
+@pytest.mark.parametrize("name", ["", "this start"])
+def test_nothing_is_freed_where_only_the_clock_was_set(repo, interrupted, monkeypatch, name):
+    files = interrupted(_boot() - 60)
+    monkeypatch.setattr(locks, "boot", lambda: "this start")
+    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json", name)
+    assert all(file.exists() for file in files)
+
+
+def test_a_note_names_the_start_of_the_machine(repo, interrupted, monkeypatch):
+    files = interrupted(_boot() - 60)
+    monkeypatch.setattr(locks, "boot", lambda: "another start")
+    refresh.recover(repo.git)
+    assert all(file.exists() for file in files)
+
+
+def test_a_start_has_one_name():
+    assert locks.boot() == locks.boot() != ""
+
+
+def test_where_starts_have_no_name_they_are_not_told_apart(monkeypatch, tmp_path):
+    monkeypatch.setattr(locks, "_BOOT", tmp_path / "none")
+    assert locks.boot() == ""
 
 
 @pytest.mark.parametrize("note", ["", "{}", "whole"])
@@ -124,7 +154,7 @@ def test_what_is_no_file_stays(repo, interrupted, make):
         case _:
             lock.symlink_to("elsewhere")
     os.utime(lock, (1, 1), follow_symlinks=False)
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert os.path.lexists(lock)
 
 
@@ -139,7 +169,7 @@ def test_a_branch_that_is_none_frees_nothing(repo, interrupted, name):
         file.touch()
         os.utime(file, (1, 1))
     (repo.path / ".git/refs/heads/main").write_text(f"ref: {name.format(outside=outside)}\n")
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert all(file.exists() for file in others)
 
 
@@ -152,14 +182,14 @@ def test_a_linked_work_tree_frees_nothing_of_the_main_one(repo, interrupted, tmp
     repo.run("worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
     for file in files[:2]:
         file.with_suffix(".kept").rename(file)
-    drop_stale(discover(tmp_path / "linked"), note)
+    _drop(discover(tmp_path / "linked"), note)
     assert all(file.exists() for file in files[:2])
 
 
 def test_a_name_that_no_file_can_have_frees_nothing(repo, interrupted):
     files = interrupted(_boot() - 60)
     (repo.path / ".git/HEAD").write_bytes(b"ref: refs/heads/main\0\n")
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert [file.exists() for file in files] == [False, False, True]
 
 
@@ -167,7 +197,7 @@ def test_a_branch_whose_name_is_no_text_is_freed(repo, interrupted):
     files = interrupted(_boot() - 60)
     (repo.path / ".git/HEAD").write_bytes(b"ref: refs/heads/caf\xe9\n")
     lock = files[2].rename(files[2].with_name(os.fsdecode(b"caf\xe9.lock")))
-    drop_stale(repo.git, refresh.scratch(repo.git) / "pending.json")
+    _drop(repo.git, refresh.scratch(repo.git) / "pending.json")
     assert not lock.exists()
 
 
@@ -183,5 +213,5 @@ def test_a_ref_that_a_work_tree_has_for_itself_is_freed_there(repo, interrupted,
     lock.parent.mkdir(parents=True)
     lock.touch()
     os.utime(lock, (1, 1))
-    drop_stale(linked, note)
+    _drop(linked, note)
     assert not lock.exists()

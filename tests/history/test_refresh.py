@@ -92,11 +92,13 @@ def test_a_hostile_note_cannot_reach_outside(repo):
     ("data", "says"),
     [
         (b"", "not valid JSON"),
-        (b'{"commit":"HEAD","paths":[]}', "not in canonical form"),
-        (canon.document({"commit": "HEAD"}), "no paths"),
-        (canon.document({"commit": 1, "paths": []}), "1 is not of type str"),
-        (canon.document({"commit": "HEAD", "paths": "README"}), "'README' is not of type list"),
-        (canon.document({"commit": "HEAD", "paths": [TASK, None]}), "None is not of type str"),
+        (b'{"boot":"","commit":"HEAD","paths":[]}', "not in canonical form"),
+        (canon.document({"boot": "", "commit": "HEAD"}), "no paths"),
+        (canon.document({"commit": "HEAD", "paths": []}), "no boot"),
+        (canon.document({"boot": 1, "commit": "HEAD", "paths": []}), "1 is not of type str"),
+        (canon.document({"boot": "", "commit": 1, "paths": []}), "1 is not of type str"),
+        (canon.document({"boot": "", "commit": "HEAD", "paths": "README"}), "'README' is not of type list"),
+        (canon.document({"boot": "", "commit": "HEAD", "paths": [TASK, None]}), "None is not of type str"),
     ],
 )
 def test_a_note_that_is_none_is_said_and_stops_no_reader(repo, data, says):

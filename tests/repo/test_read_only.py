@@ -78,7 +78,9 @@ def test_an_interrupted_commit_does_not_stop_those_who_read(two, read_only, monk
     scratch = two.path / ".git/wvc/commit"
     scratch.mkdir()
     head = two.git("rev-parse", "HEAD")
-    (scratch / "pending.json").write_bytes(canon.document({"commit": head, "paths": [".wvc/tasks/alpha.json"]}))
+    (scratch / "pending.json").write_bytes(
+        canon.document({"boot": "", "commit": head, "paths": [".wvc/tasks/alpha.json"]})
+    )
 
     ran = read_only(errno.EROFS).run("status")
 

@@ -2,8 +2,8 @@
 
 git takes a lock by making a file, so one of a process that died stays, and says nothing of whose it was. After a power
 cut nobody holds it: it is older than the last start of the machine. That alone is not enough where another machine
-shares the disk, so the note of an interrupted commit has to be there as well, as old itself, as it is whenever the cut
-came while wvc had git move a ref or write the index.
+shares the disk, or where the clock was set, so the note of an interrupted commit has to be there as well, as old itself
+and from before another start, as it is whenever the cut came while wvc had git move a ref or write the index.
 """
 
 import os
@@ -26,9 +26,18 @@ _SYMBOLIC = b"ref: "
 _LONGEST = 5
 """How many symbolic refs git follows."""
 _BYTES = 4096
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def drop_stale(git: GitDir, note: Path) -> None:
+def boot() -> str:
+    """Return a name for the last start of this machine, which no other start has; empty where there is none."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def drop_stale(git: GitDir, note: Path, noted: str) -> None:
     """Remove the locks on the index, ``HEAD`` and its branch that are older than the last start of this machine.
 
     Only regular files that lie in the git directory itself are removed, whatever links a hostile one may hold.
@@ -37,9 +46,10 @@ def drop_stale(git: GitDir, note: Path) -> None:
         git: The repository; the caller holds the lock of :func:`weightvc.history.refresh.refs_locked`.
         note: What an interrupted commit left. Nothing is removed if that is not as old itself, nor where the system
             does not say when it was started (all but Linux).
+        noted: The :func:`boot` that it names. Nothing is removed if that is this one: then only the clock was set.
     """
     started = _started()
-    if not _is_older(note, started):
+    if noted in ("", boot()) or not _is_older(note, started):
         return
     for top, name in _locks(git):
         lock = top / name

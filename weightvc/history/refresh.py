@@ -8,6 +8,7 @@ up a note that it finds. The caller of everything here except :func:`recover` ho
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.history import locks, process
@@ -22,6 +23,15 @@ INDEX_PATIENCE = 2.0
 """Seconds for which a commit waits for another git process to let go of the index."""
 
 
+@dataclass(frozen=True)
+class _Note:
+    """What a commit has yet to do: the start of the machine that it ran after, its id and the changed paths."""
+
+    boot: str
+    commit: str
+    paths: set[str]
+
+
 @contextmanager
 def refs_locked(git: GitDir) -> Iterator[None]:
     """Hold this repository's lock for moving refs; the kernel frees it if the process dies.
@@ -34,8 +44,8 @@ def refs_locked(git: GitDir) -> Iterator[None]:
         fsio.make_dirs(directory)
     with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
         with suppress(Corrupt):  # a note that says nothing is no reason to remove anything
-            if _noted(git) is not None:
-                locks.drop_stale(git, _note(git))
+            if (left := _noted(git)) is not None:
+                locks.drop_stale(git, _note(git), left.boot)
         yield
 
 
@@ -68,7 +78,8 @@ def _note(git: GitDir) -> Path:
 
 def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
     """Record durably that ``paths`` must be brought up to date once ``commit`` is in the history of ``HEAD``."""
-    fsio.write_file(_note(git), canon.document({"commit": commit, "paths": sorted(paths)}))
+    made = {"boot": locks.boot(), "commit": commit, "paths": sorted(paths)}
+    fsio.write_file(_note(git), canon.document(made))
 
 
 def pending(git: GitDir) -> set[str]:
@@ -79,19 +90,20 @@ def pending(git: GitDir) -> set[str]:
     """
     noted = _noted(git)
     try:
-        return noted[1] if noted is not None and git.is_ancestor(noted[0], "HEAD") else set()
+        return noted.paths if noted is not None and git.is_ancestor(noted.commit, "HEAD") else set()
     except NotFound:
         return set()
 
 
-def _noted(git: GitDir) -> tuple[str, set[str]] | None:
-    """Return the commit and the paths of the note; ``None`` if there is none."""
+def _noted(git: GitDir) -> _Note | None:
+    """Return the note; ``None`` if there is none."""
     file = _note(git)
     try:
         data = read_file(file, "", most=2**24)
-        noted = fields.mapping(canon.parse_document(data, str(file)), str(file), ("commit", "paths"))
+        noted = fields.mapping(canon.parse_document(data, str(file)), str(file), ("boot", "commit", "paths"))
+        boot, commit = (fields.typed(noted[key], str, str(file)) for key in ("boot", "commit"))
         paths = {fields.typed(path, str, str(file)) for path in fields.typed(noted["paths"], list, str(file))}
-        return fields.typed(noted["commit"], str, str(file)), paths
+        return _Note(boot, commit, paths)
     except FileNotFoundError:
         return None
     except (BadInput, Corrupt) as error:
