@@ -331,3 +331,11 @@ def test_staged_tasks_are_said_to_be_left_out(two, templates, tmp_path):
 
     assert ran.err.endswith("note: staged and not in it: later; `wvc commit` records them\n")
     assert two.run("checkout", "--tasks", "alpha", "-o", tmp_path / "one").err == ""
+
+
+def test_what_changes_nothing_is_said(two, tmp_path):
+    idle = "what is not merged comes in its own files: --max-shard-size changes nothing"
+    base = "no task was named: this is the base"
+    for tasks, notes in (("", [base, idle]), ("alpha", [idle]), ("alpha,beta", [])):
+        made = two.json("checkout", "--tasks", tasks, "--max-shard-size", "1KB", "--dry-run", "-o", tmp_path / "out")
+        assert [note for note in made["notes"] if note in (base, idle)] == notes

@@ -173,3 +173,15 @@ def test_the_library_keeps_recipes_too(two):
     assert saved.tasks == ("alpha", "beta=2.0")
     assert repo.remove_recipe("prod") == replace(saved, dropped=True)
     assert repo.recipes() == ()
+
+
+def test_parameters_that_another_method_has_no_use_for_are_named(two, tmp_path):
+    two.wvc("recipe", "save", "prod", "--tasks", "alpha,beta", "--method", "opcm-s", "-p", "norm=mean")
+    two.wvc("commit", "-m", "Save it")
+    made = two.json("checkout", "--recipe", "prod", "--method", "linear", "-o", tmp_path / "a")
+    (note,) = [note for note in made["notes"] if "recipe prod" in note]
+    assert note.startswith("recipe prod is for opcm-s: its ")
+    assert "norm=mean" in note
+    assert note.endswith("has no part in linear")
+    made = two.json("checkout", "--recipe", "prod", "--method", "opcm-s", "-o", tmp_path / "b")
+    assert not [note for note in made["notes"] if "recipe prod" in note]

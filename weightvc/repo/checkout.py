@@ -108,6 +108,7 @@ def checkout(repo: Handle, request: Request, options: Options, progress: Progres
     builder = Builder(repo, resolved, device=device, jobs=options.jobs, max_shard_size=shard, resumed=True)
     result = _preview(resolved, builder, directory, options.jobs)
     result.notes.extend(_unused(repo, request, resolved))
+    result.notes.extend(_idle(repo, request, resolved, shard))
     if request.recipe is not None and not resolved.recipe.tasks:
         empty = f"recipe {printable(request.recipe)}: no task is left; it makes the base"
         result = replace(result, warnings=(empty,))
@@ -142,6 +143,18 @@ def _unused(repo: Handle, request: Request, resolved: Resolved) -> Iterator[str]
     if paths := [path for path in edited(repo, resolved.state.commit) if path not in conflicts]:
         merged = "merged or " if under_way(repo.git) else ""
         yield f"{merged}edited in the work tree, and not used until committed: {listed(paths)}"
+
+
+def _idle(repo: Handle, request: Request, resolved: Resolved, shard: int) -> Iterator[str]:
+    """Say what was asked for and changes nothing."""
+    if request.tasks is not None and not resolved.recipe.tasks:
+        yield "no task was named: this is the base"
+    if resolved.exact is not None and shard != DEFAULT_SHARD:
+        yield "what is not merged comes in its own files: --max-shard-size changes nothing"
+    if (recipe := resolve.dropped(repo, resolved.state, request)) is not None:
+        given = listed([f"{key}={value}" for key, value in recipe.params.items()])
+        of, method = f"recipe {printable(str(request.recipe))} is for {recipe.method}", resolved.recipe.method
+        yield f"{of}: its {given} has no part in {method}"
 
 
 def _refuse_removed(repo: Handle, resolved: Resolved, before: Collection[str]) -> None:

@@ -163,6 +163,12 @@ def wanted(repo: Handle, state: State, request: Request) -> Recipe:
     return recipe if request.tasks is not None else state.model(recipe)
 
 
+def dropped(repo: Handle, state: State, request: Request) -> Recipe | None:
+    """Return the recipe that a request names if it asks for another method, which gets none of its parameters."""
+    recipe = None if request.recipe is None or request.method is None else _named(repo, state, request.recipe)
+    return recipe if recipe is not None and recipe.params and recipe.method != request.method else None
+
+
 def _named(repo: Handle, state: State, name: str) -> Recipe:
     if (recipe := state.recipe(name)) is not None:
         return recipe
