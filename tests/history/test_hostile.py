@@ -155,3 +155,27 @@ def test_from_inside_a_hook_of_this_repository(repo):
     assert repo.run("log", "--format=%s").split("\n") == ["from a hook", "outer", "by hand"]
     assert repo.run("ls-tree", "-r", "--name-only", "HEAD").split() == [TASK, "README", "mine"]
     assert repo.run("status", "--porcelain") == ""
+
+
+def test_a_signed_commit_runs_no_program_of_the_clones(repo, tmp_path):
+    marker, program = tmp_path / "ran", tmp_path / "gpg"
+    program.write_text(f"#!/bin/sh\ntouch '{marker}'\n")
+    program.chmod(0o755)
+    repo.commit(TASK, "1")
+    plain = subprocess.run(["git", "cat-file", "commit", "HEAD"], cwd=repo.path, check=True, stdout=subprocess.PIPE)
+    signature = b"\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n abc\n -----END PGP SIGNATURE-----\n\n"
+    head, _, message = plain.stdout.partition(b"\n\n")
+    made = subprocess.run(
+        ["git", "hash-object", "-t", "commit", "-w", "--stdin"],
+        cwd=repo.path, check=True, input=head + signature + message, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    signed = made.stdout.decode().strip()
+    repo.run("reset", "-q", "--hard", signed)
+    for key, value in (("gpg.program", str(program)), ("log.showSignature", "true")):
+        repo.run("config", key, value)
+    blob = repo.run("rev-parse", f"HEAD:{TASK}")
+    assert repo.git.first_with(TASK, blob) == signed
+    assert [entry.commit for entry in repo.git.log(max_count=1)] == [signed]
+    assert not marker.exists()
+    repo.run("log", "-1")
+    assert marker.exists()  # which shows that git by itself would

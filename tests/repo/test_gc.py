@@ -208,6 +208,35 @@ def keep_behind_a_graft(repo, model):
     _forget(repo)
 
 
+def keep_in_a_tag_that_was_fetched(repo, model):
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("tag", "-a", "-m", "Elsewhere", "v1")
+    (repo.path / ".git/FETCH_HEAD").write_text(repo.git("rev-parse", "v1") + "\t\ttag 'v1' of elsewhere\n")
+    repo.git("tag", "-d", "v1")
+    repo.git("reset", "-q", "--hard", "HEAD~1")
+    (repo.path / ".git/ORIG_HEAD").unlink()
+    repo.git("reflog", "expire", "--expire=now", "--all")
+
+
+def keep_in_what_is_still_to_be_picked(repo, model):
+    start = repo.git("rev-parse", "HEAD")
+    repo.git("switch", "-qc", "elsewhere")
+    for text in ("1", "2"):
+        (repo.path / "file").write_text(text)
+        repo.git("add", "file")
+        repo.git("commit", "-qm", text)
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("switch", "-q", "main")
+    (repo.path / "file").write_text("ours")
+    repo.git("add", "file")
+    repo.git("commit", "-qm", "ours")
+    with pytest.raises(AssertionError, match="conflict"):
+        repo.git("cherry-pick", f"{start}..elsewhere")
+    repo.git("branch", "-D", "elsewhere")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    (repo.path / ".git/ORIG_HEAD").unlink(missing_ok=True)
+
+
 KEPT = [value for name, value in sorted(globals().items()) if name.startswith("keep_")]
 
 
@@ -337,3 +366,38 @@ def test_a_repository_that_may_be_about_to_get_its_base(two):
     assert ran.code == 3
     assert "wvc init" in ran.err
     assert two.objects() == objects
+
+
+@pytest.fixture
+def apart(two, templates, tmp_path):
+    """A work tree that is linked to one that has its git directory elsewhere, and the objects of a file there."""
+    before = two.objects()
+    two.put("extra", templates.alpha, "--codec", "raw")
+    left = two.objects() - before
+    file = two.path / ".wvc/tasks/extra.json"
+    data = file.read_bytes()
+    two.git("reset", "-q", "--hard", "HEAD~1")
+    (two.path / ".git/ORIG_HEAD").unlink()
+    _forget(two)
+    file.write_bytes(data)
+    module = (two.path / ".git").rename(tmp_path / "module")
+    (two.path / ".git").write_text(f"gitdir: {module}\n")
+    two.git("worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    return type(two)(tmp_path / "linked"), module, left
+
+
+def test_the_files_of_a_submodule_are_seen_from_a_tree_that_is_linked_to_it(two, apart):
+    linked, module, left = apart
+    linked.git("config", "-f", str(module / "config"), "core.worktree", str(two.path))
+    assert linked.json("gc", "--grace", "0")["removed"] == 0
+    (two.path / ".wvc/tasks/extra.json").unlink()
+    assert linked.json("gc", "--grace", "0")["removed"] == len(left)
+
+
+def test_nothing_goes_where_nobody_knows_of_the_main_work_tree(apart, refused):
+    linked, module, _ = apart
+    linked.wvc("status")
+    words = {"says": f"{module} does not say where its main work tree is", "hint": "run it in that one"}
+    refused(linked, 3, "gc", "--grace", "0", **words)
+    linked.git("config", "-f", str(module / "config"), "core.bare", "true")
+    linked.wvc("gc", "--grace", "0", "-n")

@@ -3,6 +3,7 @@
 import shutil
 import struct
 import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -150,8 +151,13 @@ def test_a_damaged_commit_graph_hides_nothing(four):
     assert misled, "git itself is misled by none of these"
 
 
-@pytest.mark.parametrize("rev", ["HEAD~2", "HEAD^^", "HEAD~1^1", "HEAD~1~"])
+BEHIND = ["HEAD~2", "HEAD^^", "HEAD~1^1", "HEAD~1~", "HEAD^{}~2", "HEAD^{commit}~2", "HEAD~2^{commit}", "v1^{}~2"]
+BEHIND += ["HEAD@{2036-01-01 10:00:00}~2", "HEAD@{0}~2", "@~2", "HEAD~0000000002", "HEAD^{/wvc init}"]
+
+
+@pytest.mark.parametrize("rev", BEHIND)
 def test_what_is_behind_the_wrong_commit_is_never_served(four, refused, tmp_path, rev):
+    four.git("tag", "-a", "-m", "One", "v1")
     overwrite(four, "HEAD~1", "HEAD~2")
     words = {"says": " is damaged: ", "hint": "move /"}
     refused(four, 4, "checkout", rev, "-o", tmp_path / "out", **words)
@@ -159,7 +165,9 @@ def test_what_is_behind_the_wrong_commit_is_never_served(four, refused, tmp_path
     refused(four, 4, "revert", rev, **words)
 
 
-@pytest.mark.parametrize("rev", ["HEAD^0~2", "HEAD~1^1", "HEAD~0~2^0"])
+@pytest.mark.parametrize(
+    "rev", ["HEAD^0~2", "HEAD~1^1", "HEAD~0~2^0", "HEAD^{}~2", "HEAD@{0}~02", "main@{0}^^{commit}^"]
+)
 def test_a_way_that_is_whole_is_gone(four, rev):
     assert four.git("rev-parse", "HEAD~2") in four.wvc("show", rev)
 
@@ -201,3 +209,59 @@ def test_a_long_list_of_what_was_fetched_is_read_to_its_end(four):
     four.wvc("gc", "--grace", "0")
 
     assert four.objects() == before
+
+
+@pytest.mark.parametrize(
+    "rev", ["HEAD~99999999999", "HEAD:.wvc", ":/add", "HEAD^!", "HEAD^@", "HEAD^-", "~1", "HEAD^{/no such}"]
+)
+def test_what_names_no_commit(four, refused, rev):
+    refused(four, 3, "show", rev, says="no ", hint="")
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "\0" * 41, "1234567890123456789012345678901234567890\n"])
+def test_a_branch_that_is_damaged_is_named(four, refused, text):
+    """And is not taken for one without commits."""
+    file = four.path / ".git/refs/heads/main"
+    file.write_text(text)
+    says = (
+        f"HEAD names {text.strip()}, and git has no such commit" if text[:1] == "1" else f"{file} does not hold the id"
+    )
+    for command in (["status"], ["log"], ["checkout"], ["gc"]):
+        refused(four, 4, *command, says=says, hint="`git reflog` shows where it was")
+    (four.path / ".git/HEAD").write_text(text)
+    refused(four, 3 if text[:1] != "1" else 4, "status", says="", hint="")
+
+
+def test_trees_that_hold_one_another_a_thousand_times_over_are_not_unfolded(four):
+    """A few kilobytes of git objects, and 40 million files in them."""
+    tree = lines = ""
+    for depth in range(6):
+        one = f"040000 tree {tree}" if depth else f"100644 blob {four.git('rev-parse', 'HEAD:.wvc/base.json')}"
+        lines = "".join(f"{one}\tf{n}.json\n" for n in range(20))
+        tree = mktree(four, lines)
+    known = four.git("ls-tree", "HEAD:.wvc").splitlines()
+    wvc = mktree(four, "\n".join(line for line in known if "\ttasks" not in line) + f"\n040000 tree {tree}\ttasks\n")
+    four.git(
+        "branch", "bomb", four.git("commit-tree", "-m", "b", "-p", "HEAD", mktree(four, f"040000 tree {wvc}\t.wvc\n"))
+    )
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))"
+    code = f"{limit}\nfrom weightvc.cli.main import run\nrun()"
+    for command in (["fsck"], ["gc", "-n", "--grace", "0"], ["status"], ["show", "bomb"], ["log"]):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, "-C", four.path, *command], check=False, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, (command, ran.stderr)
+
+
+def mktree(repo, lines):
+    done = subprocess.run(["git", "-C", repo.path, "mktree"], check=True, input=lines, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_more_that_was_fetched_than_a_command_line_takes(four):
+    commits = "".join(f"commit refs/x\ncommitter A <a@b> {n} +0000\ndata 1\nx\n" for n in range(60000))
+    subprocess.run(["git", "-C", four.path, "fast-import", "--quiet"], check=True, input=commits.encode())
+    names = four.git("rev-list", "refs/x").split()
+    (four.path / ".git/FETCH_HEAD").write_text("".join(f"{name}\t\tbranch 'x' of elsewhere\n" for name in names))
+    four.git("update-ref", "-d", "refs/x")
+    four.wvc("gc", "--grace", "0", "-n")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightvc.history import contents, process, revision
+from weightvc.history import contents, files, process, revision
 from weightvc.history.contents import Content
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio, scratch
@@ -18,6 +18,7 @@ _STRANGERS = re.compile(r"dubious ownership in repository at '(.+)'$", re.MULTIL
 """What git says of a repository that belongs to somebody else."""
 
 _DIGITS = 18
+_SUBMODULE = "160000"
 
 _LOG_FIELDS = ("%H", "%P", "%an <%ae>", "%at", "%s", "%b")
 
@@ -58,13 +59,12 @@ class GitDir:
     common_dir: Path
 
     def head(self) -> str | None:
-        """Return the full id of the commit at ``HEAD``, or ``None`` on a branch without commits."""
-        try:
-            return process.line(self.work_tree, "rev-parse", "--verify", "--quiet", "HEAD")
-        except GitFailed as error:
-            if error.status == 1:
-                return None
-            raise
+        """Return the full id of the commit at ``HEAD``, or ``None`` on a branch without commits.
+
+        Raises:
+            Corrupt: the file of ``HEAD`` or its branch holds no id, or that of a commit that git does not have.
+        """
+        return revision.head(self.work_tree, self.git_dir, self.common_dir)
 
     def resolve(self, rev: str) -> str:
         """Return the full id of the commit that ``rev`` names.
@@ -83,19 +83,14 @@ class GitDir:
         return found.data if found is not None and found.kind == "blob" else None
 
     def read_tree(self, rev: str, prefix: str = ".wvc/", *, checked: bool = True) -> dict[str, str]:
-        """Return path → blob id of every file under ``prefix`` at a revision; submodules are passed over.
+        """Return path → blob id of the files of wvc at a revision, or of another path; submodules are passed over.
 
         Raises:
             Corrupt: the commit, or a tree on the way, does not have the contents that its id stands for; unless
                 ``checked`` is false, which is quicker over many revisions.
         """
         commit = self.resolve(rev)
-        listed = process.run(self.work_tree, "ls-tree", "-r", "-t", "-z", "--full-tree", commit, "--", prefix)
-        found: dict[str, dict[str, str]] = {"blob": {}, "tree": {}, "commit": {}}
-        for entry in listed.split(b"\0")[:-1]:
-            meta, path = entry.split(b"\t", 1)
-            _, kind, oid = meta.decode().split(" ")
-            found[kind][os.fsdecode(path)] = oid
+        found = files.listing(self.work_tree, commit, prefix)
         if checked:
             self._checked([commit, f"{commit}^{{tree}}", *found["tree"].values()])
         return found["blob"]
@@ -164,18 +159,18 @@ class GitDir:
             raise
         return True
 
-    def first_with(self, blob: str) -> str:
-        """Return the full id of the first commit that has a file's contents; empty if no ref reaches one."""
-        found = process.line(self.work_tree, "log", "--all", "--format=%H", "--reverse", f"--find-object={blob}")
-        return found.partition("\n")[0]
+    def first_with(self, path: str, blob: str) -> str:
+        """Return the full id of the first commit that has a file's contents at a path; empty if no ref reaches one."""
+        walk = ("log", "--all", "--format=%H", "--reverse", f"--find-object={blob}", "--", path)
+        return process.line(self.work_tree, *walk).partition("\n")[0]
 
     def present(self, path: str) -> set[str]:
         """Return the ids of what ``HEAD``, the commits that refs name, and the index have at a path."""
+        indexed = self.indexed((path,)).get(path, set())
         if "\n" in path:  # which ends a name that git is asked for
-            return {*self.all_blobs((path,)).get(path, ())} | self.indexed((path,)).get(path, set())
+            return {*self.all_blobs((path.rpartition("/")[0],)).get(path, ())} | indexed
         refs = process.line(self.work_tree, "for-each-ref", "--format=%(objectname)").split()
-        found = contents.sizes(self.work_tree, [f"{tip}:{path}" for tip in ("HEAD", *refs)])
-        return {one[0] for one in found if one is not None} | self.indexed((path,)).get(path, set())
+        return files.present(self.work_tree, ["HEAD", *refs], path) | indexed
 
     def trees(self) -> "tuple[GitDir, ...]":
         """Return this repository with the git directory of each of its work trees, linked ones too.
@@ -194,30 +189,23 @@ class GitDir:
         found: dict[str, set[str]] = {}
         for entry in listed.split(b"\0")[:-1]:
             meta, path = entry.split(b"\t", 1)
-            found.setdefault(os.fsdecode(path), set()).add(meta.decode().split(" ")[1])
+            mode, blob, _ = meta.decode().split(" ")
+            if mode != _SUBMODULE:
+                found.setdefault(os.fsdecode(path), set()).add(blob)
         return found
 
     def all_blobs(
-        self, paths: Sequence[str] = (".wvc",), *, reflogs: bool = False, also: Sequence[str] = ()
+        self, paths: Sequence[str] = files.DIRECTORIES, *, reflogs: bool = False, also: Sequence[str] = ()
     ) -> dict[str, set[str]]:
         """Return path → every blob id it ever had, over all commits that a ref or a work tree's ``HEAD`` reaches.
 
         With ``reflogs`` also those that a reflog names, stashes below the newest among them; and those that ``also``
-        names, by full ids. Commits that nothing names any more are not looked at.
+        names, by full ids. Commits that nothing names any more are not looked at. See :func:`.files.blobs`.
         """
-        named = ["--all", *(["--reflog"] if reflogs else []), *also]
-        commits = process.run(self.work_tree, "rev-list", *named, "--full-history", "--", *paths, strict=reflogs)
-        changes = process.run(
-            self.work_tree, "diff-tree", "--stdin", "--no-commit-id", "-r", "-m", "--root", "-z", "--raw",
-            "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules", "--", *paths, stdin=commits,
-        )  # fmt: skip
-        found: dict[str, set[str]] = {}
-        fields = iter(changes.split(b"\0")[:-1])
-        for meta, path in zip(fields, fields, strict=True):
-            mode, blob = meta.decode().split(" ")[1:4:2]
-            if mode != "000000":
-                found.setdefault(os.fsdecode(path), set()).add(blob)
-        return found
+        walk = ("rev-list", "--all", *(["--reflog"] if reflogs else []), "--full-history", "--stdin", "--", *paths)
+        asked = "".join(f"{commit}\n" for commit in also).encode()
+        commits = process.run(self.work_tree, *walk, stdin=asked, strict=reflogs).decode().split()
+        return files.blobs(self.work_tree, self.common_dir / "objects", commits, paths)
 
     def _checked(self, names: Sequence[str], most: int | None = None) -> list[Content | None]:
         return list(contents.checked(self.work_tree, self.common_dir / "objects", names, most))
@@ -269,7 +257,7 @@ def locate(path: Path) -> GitDir | None:
         )
     found = GitDir(*map(Path, parts))
     known = (found.common_dir, *(found.common_dir / "worktrees").glob("*"))
-    if not any(os.path.samefile(found.git_dir, directory) for directory in known):
+    if not any(directory.exists() and os.path.samefile(found.git_dir, directory) for directory in known):
         raise NotARepository(
             f"{found.git_dir} says that it belongs to {found.common_dir}, which knows nothing of it",
             "clone the repository, or add a work tree to it with `git worktree add`",
@@ -306,8 +294,8 @@ def init(path: Path) -> GitDir:
 
 
 def _publish(made: Path, final: Path) -> None:
-    for directory, _, files in os.walk(made, topdown=False):
-        for name in filter(fsio.is_regular, (Path(directory, name) for name in files)):
+    for directory, _, names in os.walk(made, topdown=False):
+        for name in filter(fsio.is_regular, (Path(directory, name) for name in names)):
             fsio.sync_file(name)
         fsio.sync_dir(Path(directory))
     try:

@@ -35,8 +35,9 @@ def check(
     """
     refs = process.line(git.work_tree, "for-each-ref", "--format=%(objecttype) %(objectname)").splitlines()
     named = [name for kind, name in map(str.split, refs) if kind != "blob"]
-    walk = ["rev-list", "--all", *(["--reflog"] if reflogs else []), *also]
-    commits = process.run(git.work_tree, *walk, strict=True).decode().split()
+    walk = ["rev-list", "--all", *(["--reflog"] if reflogs else []), "--stdin"]
+    asked = "".join(f"{commit}\n" for commit in also).encode()
+    commits = process.run(git.work_tree, *walk, stdin=asked, strict=True).decode().split()
     objects = git.common_dir / "objects"
     roots = list(dict.fromkeys((*named, *commits, *trees)))
     for start in range(0, len(roots), _AT_ONCE):

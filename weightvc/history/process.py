@@ -36,6 +36,8 @@ _VARIABLES = (
 _SETTINGS = {
     "diff.orderFile": "/dev/null",
     "log.follow": "false",
+    "log.mailmap": "false",
+    "log.showSignature": "false",
     "core.commitGraph": "false",
     "core.multiPackIndex": "false",
     "core.fsmonitor": "false",

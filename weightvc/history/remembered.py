@@ -6,14 +6,15 @@ and trees that a tag names. git's own ``prune`` keeps most of this, too.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from weightvc.history import contents, process
 from weightvc.history.git import GitDir
+from weightvc.history.process import GitFailed
 from weightvc.util import canon
-from weightvc.util.errors import Corrupt
+from weightvc.util.errors import Corrupt, RequestError
 from weightvc.util.reading import read_file
 
 _FILES = (
@@ -25,30 +26,44 @@ _FILES = (
 _LONGEST = 2**26
 _KINDS = {b"commit", b"tree"}
 _ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
+_SHORT = re.compile(rb"^[a-z]+ (?:-[a-zA-Z] )?([0-9a-f]{4,39}) ", re.MULTILINE)
+"""A line of a list of commits to be picked, reverted or the like."""
+
+_AT_ONCE = 1024
 
 
 def objects(git: GitDir) -> tuple[list[str], list[str]]:
     """Return the ids of such commits and of such trees, sorted: those that git has."""
-    noted = {name for tree in git.trees() for name in _named(tree.git_dir)}
-    tagged = {b"%s^{}" % name for name in process.run(git.work_tree, "for-each-ref", "--format=%(objectname)").split()}
-    asked = b"".join(name + b"\n" for name in sorted(noted | tagged))
-    shape = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
-    answers = [line.split(b" ") for line in process.run(git.work_tree, "cat-file", shape, stdin=asked).splitlines()]
-    kinds = {name: kind for name, kind, *_ in answers}
+    notes = [text for tree in git.trees() for text in _texts(tree.git_dir)]
+    noted = {name for text in notes for name in _ID.findall(text)} | set(_expanded(git, notes))
+    refs = process.run(git.work_tree, "for-each-ref", "--format=%(objectname)").split()
+    answers = _asked(git, sorted(noted))
     # git says that it lacks what it cannot read, and does not look whether a file is the commit that it stands for.
-    sure = {name for name, kind, *size in answers if kind in _KINDS or (size and int(size[0]) > canon.MAX_BYTES)}
+    sure = {name for name, kind, size in answers if kind in _KINDS or size > canon.MAX_BYTES}
     doubtful = [name.decode() for name in sorted(noted - sure)]
     for _ in contents.checked(git.work_tree, git.common_dir / "objects", doubtful):
         pass
-    commits = sorted(name.decode() for name in noted if kinds.get(name) == b"commit")  # refs' own are looked at anyway
-    return commits, sorted(name.decode() for name, kind in kinds.items() if kind == b"tree")
+    peeled = _asked(git, [b"%s^{}" % name for name in sorted(noted)])
+    tagged = _asked(git, [b"%s^{}" % name for name in sorted(set(refs))])  # whose commits are looked at anyway
+    commits = {name for name, kind, _ in peeled if kind == b"commit"}
+    trees = {name for name, kind, _ in peeled + tagged if kind == b"tree"}
+    return sorted(map(bytes.decode, commits)), sorted(map(bytes.decode, trees))
 
 
-def files(git: GitDir, tree: str, paths: Sequence[str]) -> dict[str, str]:
-    """Return path → blob id of the files of a tree that are at or below ``paths``."""
-    listed = process.run(git.work_tree, "ls-tree", "-r", "-z", "--full-tree", tree, "--", *paths)
-    entries = (entry.split(b"\t", 1) for entry in listed.split(b"\0")[:-1])
-    return {os.fsdecode(path): meta.decode().split(" ")[2] for meta, path in entries if b" blob " in meta}
+def _asked(git: GitDir, names: Sequence[bytes]) -> list[tuple[bytes, bytes, int]]:
+    """Return id, kind and size of what names stand for; of what git lacks, the name, `missing` and 0."""
+    shape = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
+    asked = b"".join(name + b"\n" for name in names)
+    lines = (line.split(b" ") for line in process.run(git.work_tree, "cat-file", shape, stdin=asked).splitlines())
+    return [(name, kind, int(size[0]) if size else 0) for name, kind, *size in lines]
+
+
+def _expanded(git: GitDir, notes: Sequence[bytes]) -> Iterator[bytes]:
+    """Return the ids that the short ones in lists of what is still to be done may stand for."""
+    short = sorted({name.decode() for text in notes for name in _SHORT.findall(text)})
+    for start in range(0, len(short), _AT_ONCE):
+        asked = [f"--disambiguate={name}" for name in short[start : start + _AT_ONCE]]
+        yield from process.run(git.work_tree, "rev-parse", *asked).split()
 
 
 def work_trees(git: GitDir) -> list[Path]:
@@ -57,13 +72,28 @@ def work_trees(git: GitDir) -> list[Path]:
     for note in git.common_dir.glob("worktrees/*/gitdir"):
         with suppress(OSError, Corrupt):
             linked.append((note.parent / os.fsdecode(read_file(note, "", _LONGEST).rstrip(b"\n"))).parent)
-    main = [git.common_dir.parent] if git.common_dir.name == ".git" else []
-    return sorted({git.work_tree, *main, *linked})
+    return sorted({git.work_tree, *_main(git), *linked})
 
 
-def _named(git_dir: Path) -> set[bytes]:
-    found = set()
+def refuse_hidden(git: GitDir) -> None:
+    """Raise :class:`RequestError` if there is a main work tree, and nothing here says where its files are."""
+    bare = False
+    with suppress(GitFailed):
+        bare = process.line(git.common_dir, "config", "--type=bool", "--get", "core.bare") == "true"
+    if not bare and not _main(git):
+        raise RequestError(f"{git.common_dir} does not say where its main work tree is", "run it in that one")
+
+
+def _main(git: GitDir) -> list[Path]:
+    """Return where the files of the main work tree are, if that is known."""
+    if git.git_dir == git.common_dir:
+        return [git.work_tree]
+    with suppress(GitFailed):  # of a submodule, say
+        return [git.common_dir / process.line(git.common_dir, "config", "--get", "core.worktree")]
+    return [git.common_dir.parent] if git.common_dir.name == ".git" else []
+
+
+def _texts(git_dir: Path) -> Iterator[bytes]:
     for path in (path for pattern in _FILES for path in git_dir.glob(pattern)):
         with suppress(OSError):
-            found |= set(_ID.findall(read_file(path, f"move {path} away, or make it shorter", _LONGEST)))
-    return found
+            yield read_file(path, f"move {path} away, or make it shorter", _LONGEST)

@@ -142,7 +142,7 @@ def _manifests(repo: Handle, full: bool) -> tuple[list[tuple[str, Manifest]], li
     wrong, past = [], []
     for one in found.unreadable:
         if one.blob and _is_past(repo, one):
-            what = f"{one.error.what}, in commit {repo.git.first_with(one.blob)[:12]}"
+            what = f"{one.error.what}, in commit {repo.git.first_with(one.path, one.blob)[:12]}"
             past.append(f"{what}; no branch or tag has that any more, and nothing is to be done")
         else:
             wrong.append(Finding("manifest", one.path, (), one.error.what.removeprefix(f"{one.path}: ")))

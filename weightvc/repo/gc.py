@@ -4,6 +4,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from weightvc.history import remembered
 from weightvc.objects.ids import ObjectId
 from weightvc.repo import guard, reach
 from weightvc.repo.repository import Handle
@@ -63,7 +64,7 @@ def gc(repo: Handle, options: Options, progress: Progress = SILENT) -> Collected
         Conflict: another command uses the store.
         Corrupt: something of git's history is damaged, so that nobody can tell what it refers to.
         NotARepository: HEAD has no `.wvc`.
-        RequestError: the clone does not have all of history.
+        RequestError: the clone does not have all of history, or the files of its main work tree cannot be found.
         Unsupported: a manifest is in a newer format.
         UsageError: the grace period is negative.
     """
@@ -89,6 +90,7 @@ def _used(repo: Handle) -> set[ObjectId]:
             "this clone has only the end of history, and objects may belong to what is cut off",
             "run `git fetch --unshallow` first",
         )
+    remembered.refuse_hidden(repo.git)
     return reach.manifests(repo, reflogs=True, checked=True).objects()
 
 

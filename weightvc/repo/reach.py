@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from weightvc.history import integrity, remembered
+from weightvc.history.files import blobs as in_trees
 from weightvc.history.git import GitDir
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Manifest
@@ -91,7 +92,7 @@ def _files(repo: Handle, reflogs: bool, checked: bool) -> Iterator[tuple[str, by
                 yield f"staged {path}", new, True, ""
     for top in remembered.work_trees(repo.git) if reflogs else ():
         for file in (top / BASE, *sorted((top / _TASKS).glob("*.json"))):
-            with suppress(OSError, Corrupt):
+            with suppress(FileNotFoundError, NotADirectoryError, Corrupt):
                 yield str(file), read_file(file, ""), False, ""
 
 
@@ -103,9 +104,8 @@ def _blobs(git: GitDir, reflogs: bool, checked: bool) -> dict[str, set[str]]:
     seen: dict[str, set[str]] = defaultdict(set)
     for path, blobs in git.all_blobs(_PATHS, reflogs=reflogs, also=commits).items():
         seen[path] |= blobs
-    for tree in trees:
-        for path, blob in remembered.files(git, tree, _PATHS).items():
-            seen[path].add(blob)
+    for path, blobs in in_trees(git.work_tree, git.common_dir / "objects", trees, _PATHS).items():
+        seen[path] |= blobs
     for linked in git.trees():
         for path, blobs in linked.indexed(_PATHS).items():
             seen[path] |= blobs
