@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import struct
 from datetime import UTC, datetime
@@ -366,3 +367,26 @@ def test_a_checkpoint_in_another_dtype_throughout_is_refused(two, refused, model
             "save it), or pass --force-base")  # fmt: skip
 
     assert two.json("add", tmp_path / "half", "--task", "half", "--force-base")["tensors"]["delta"] == 0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_stands_in_the_place_of_an_object(two, templates, make):
+    (oid, *_) = sorted(
+        {
+            line["object"]
+            for line in json.loads((two.path / ".wvc/tasks/alpha.json").read_bytes())["tensors"]
+            if "object" in line
+        }
+    )
+    file = two.object_file(oid)
+    file.unlink()
+    make(file)
+    ran = two.run("add", templates.alpha, "--task", "alpha")
+    if make is os.mkfifo:
+        assert ran.code == 0, ran.err
+        assert two.json("fsck", "--full")["ok"]
+    else:
+        assert (ran.code, ran.err) == (
+            3,
+            f"wvc: {file} is a directory where the file of an object belongs\nhint: move it away\n",
+        )

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -301,3 +302,43 @@ def test_nothing_is_moved_before_all_sources_are_known(two, tmp_path, refused):
         two, 3, "fsck", "--repair", "--from", tmp_path / "empty", "--from", two.path,
         says="no .safetensors", hint="give the directory that holds the model's weights",
     )  # fmt: skip
+
+
+def test_nothing_of_another_store_is_moved_through_a_link(two, tmp_path):
+    """A clone whose objects are a link to those of the one beside it, which are whole."""
+    two.git("clone", "-q", str(two.path), str(tmp_path / "clone"))
+    clone = type(two)(tmp_path / "clone")
+    (clone.path / ".git/wvc").mkdir()
+    link = clone.path / ".git/wvc/objects"
+    link.symlink_to(two.path / ".git/wvc/objects")
+    before = two.objects()
+    ran = clone.run("fsck", "--repair", "--from", two.path)
+    says = f"wvc: {link} is not a plain directory; wvc writes nothing through it\nhint: move it away\n"
+    assert (ran.code, ran.err) == (3, says)
+    assert two.objects() == before
+    link.unlink()
+    assert clone.json("fsck", "--repair", "--from", two.path)["ok"]
+
+
+def test_what_this_user_may_not_read_stays(two, monkeypatch):
+    (oid, *_) = sorted(two.objects())
+    real = LocalStore.verify
+
+    def verify(self, asked):
+        if asked == oid:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        real(self, asked)
+
+    monkeypatch.setattr(LocalStore, "verify", verify)
+    done = two.api().repair([])
+    assert [(found.kind, found.what) for found in done.findings if found.what == oid] == [("unreadable", oid)]
+    assert done.quarantined == ()
+    assert "whoever owns the files that cannot be read can let you: `chmod a+r`" in done.hints
+    assert oid in two.objects()
+
+
+def test_a_machine_that_lacks_room_is_no_damage(two, monkeypatch):
+    monkeypatch.setattr(LocalStore, "verify", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+    with pytest.raises(OSError, match="Too many open files"):
+        two.api().repair([])
+    assert not (two.path / ".git/wvc/quarantine").exists()

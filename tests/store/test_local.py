@@ -1,9 +1,11 @@
+import errno
 import hashlib
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -156,6 +158,51 @@ def test_what_is_not_damaged_is_not_put_aside(store, tmp_path, present):
         store.put([present])
     assert not store.put_aside(OID, tmp_path / "quarantine")
     assert (store.size(OID) is None) == (present is None)
+
+
+@pytest.mark.parametrize("where", ["root", "shard"])
+def test_nothing_is_put_aside_through_a_link(store, file_of, tmp_path, where):
+    """Into somebody else's store, whose objects are whole."""
+    store.put([DATA])
+    directory = {"root": store.root, "shard": file_of(store, OID).parent}[where]
+    directory.rename(tmp_path / "theirs")
+    directory.symlink_to(tmp_path / "theirs")
+    with pytest.raises(Conflict, match=f"{directory} is not a plain directory") as caught:
+        store.put_aside(OID, tmp_path / "quarantine")
+    assert caught.value.hint == "move it away"
+    assert file_of(store, OID).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_only_a_fault_of_the_disk_is_damage(store, file_of, tmp_path, monkeypatch, code):
+    store.put([DATA])
+
+    monkeypatch.setattr(store, "verify", Mock(side_effect=OSError(code, os.strerror(code))))
+    if code == errno.EIO:
+        assert store.put_aside(OID, tmp_path / "quarantine")
+        assert store.put([DATA]).new
+        return
+    with pytest.raises(OSError, match=os.strerror(code)):
+        store.put_aside(OID, tmp_path / "quarantine")
+    assert file_of(store, OID).read_bytes() == DATA
+
+
+def test_a_bad_sector_is_mended_by_a_put(store, file_of, monkeypatch):
+    store.put([DATA])
+    before = file_of(store, OID).stat().st_ino
+    monkeypatch.setattr(store, "verify", Mock(side_effect=OSError(errno.EIO, "bad sector")))
+    assert store.put([DATA]).new
+    assert file_of(store, OID).stat().st_ino != before
+    monkeypatch.setattr(store, "verify", Mock(side_effect=OSError(errno.EMFILE, "too many")))
+    with pytest.raises(OSError, match="too many"):
+        store.put([DATA])
+
+
+def test_a_directory_in_the_place_of_an_object_is_named(store, file_of):
+    file_of(store, OID).mkdir(parents=True)
+    with pytest.raises(Conflict, match="is a directory where the file of an object belongs") as caught:
+        store.put([DATA])
+    assert caught.value.hint == "move it away"
 
 
 @pytest.mark.parametrize("where", ["root", "shard", "tmp"])

@@ -22,7 +22,7 @@ from weightvc.repo.repository import Handle, task_path
 from weightvc.repo.scores import Fallback, ScoreLine, Taken
 from weightvc.repo.state import State, load
 from weightvc.store.local import LocalStore
-from weightvc.util.errors import Conflict
+from weightvc.util.errors import Conflict, Corrupt
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import counted
 
@@ -154,8 +154,15 @@ def add(repo: Handle, path: Path, name: str, options: Options, progress: Progres
 
 
 def _lost(repo: Handle, committed: Manifest | None) -> set[ObjectId]:
-    """Return the objects of a task that the store does not have."""
-    return {oid for oid in (committed.objects() if committed else ()) if repo.store.size(oid) is None}
+    """Return the objects of a task that the store does not have, or has something else in place of."""
+    lost = set()
+    for oid in committed.objects() if committed else ():
+        try:
+            if repo.store.size(oid) is None:
+                lost.add(oid)
+        except Corrupt:
+            lost.add(oid)
+    return lost
 
 
 def _now(repo: Handle, before: State, manifest: Manifest) -> tuple[State, Manifest]:

@@ -1,5 +1,6 @@
 """Fsck: is everything that history refers to here, and is it what it must be?"""
 
+import errno
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,17 @@ from weightvc.repo.state import load
 from weightvc.util import blas, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
+from weightvc.util.text import printable
+
+_TELLING = {errno.EIO, errno.EACCES, errno.EPERM}
+"""Errors that say something of one file, and not of the whole machine."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: ``kind`` is ``missing``, ``corrupt``, ``manifest``, ``removal``, ``recipe`` or ``history``.
+    """Something wrong.
+
+    ``kind`` is ``missing``, ``corrupt``, ``unreadable``, ``manifest``, ``removal``, ``recipe`` or ``history``.
 
     ``what`` names the object or file, ``costs`` the tasks (or the base) and tensors that need it.
     """
@@ -108,14 +115,16 @@ def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> list[str]:
     """Return what can be done about objects that are not here, or not whole, and about manifests."""
     hints = []
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
-    if broken:
+    if any(finding.kind != "unreadable" for finding in broken):
         again = "restore them from another clone, or from the checkpoints that were added"
         hints.append(f"{again}: `wvc fsck --repair --from PATH`")
+    if any(finding.kind == "unreadable" for finding in broken):
+        hints.append("whoever owns the files that cannot be read can let you: `chmod a+r`")
     if "base" in owners and len(owners) > 1:
         hints.append("name the base's checkpoint, or a clone, first: tasks are encoded against the base")
     paths = {finding.what for finding in findings if finding.kind == "manifest"}
-    for path in sorted(paths - {"HEAD"}):
-        name = path.rpartition("/")[2].removesuffix(".json")
+    for found in sorted(paths - {"HEAD"}):
+        name, path = printable(found.rpartition("/")[2].removesuffix(".json")), printable(found)
         if path.startswith("staged "):
             hints.append(f"drop the staged version: `wvc unstage {name}`, and add it again")
         elif "HEAD" in paths:  # or an older commit's, which a later one has mended
@@ -157,7 +166,11 @@ def _is_past(repo: Handle, one: reach.Unreadable) -> bool:
 def _records(repo: Handle) -> list[Finding]:
     """Return the removal records of any revision that cannot be read, and the recipes that git does not have whole."""
     found = []
-    for path, blobs in repo.git.all_blobs((REMOVALS, RECIPES)).items():
+    try:
+        listed = repo.git.all_blobs((REMOVALS, RECIPES))
+    except (Corrupt, Missing) as error:
+        return [Finding("history", "records", (), error.what)]
+    for path, blobs in listed.items():
         kind = "removal" if path.startswith(REMOVALS) else "recipe"
         try:
             for data in repo.git.read_blobs(sorted(blobs)).values():
@@ -219,7 +232,10 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
     except Corrupt as error:
         return size, Finding("corrupt", oid, costs, error.what.removeprefix(f"object {oid}: "))
     except OSError as error:
-        return size, Finding("corrupt", oid, costs, f"it cannot be read: {error.strerror}")
+        if error.errno not in _TELLING:
+            raise
+        kind = "corrupt" if error.errno == errno.EIO else "unreadable"
+        return size, Finding(kind, oid, costs, f"it cannot be read: {error.strerror}")
     if wrong:  # the object is what its id stands for
         user, said = wrong[0]
         return size, Finding("manifest", user, (), f"it gives object {oid} {said} bytes, which has {size}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from weightvc.objects.ids import ObjectId, hex64, is_hex64
 from weightvc.objects.store import Stored
 from weightvc.util import fsio
-from weightvc.util.errors import Corrupt, Missing
+from weightvc.util.errors import Conflict, Corrupt, Missing
 
 _SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
 _READ = 2**20
@@ -74,7 +74,11 @@ class LocalStore:
             fsio.ops.utime(final)
         except Missing:
             return new.link(final)
-        except (Corrupt, PermissionError):
+        except (Corrupt, OSError) as error:
+            if not isinstance(error, Corrupt | PermissionError) and error.errno != errno.EIO:
+                raise
+            if final.is_dir() and not final.is_symlink():
+                raise Conflict(f"{final} is a directory where the file of an object belongs", "move it away") from None
             with self._mending():
                 new.replace(final)
             return True
@@ -170,6 +174,10 @@ class LocalStore:
 
         Returns:
             Whether anything was moved.
+
+        Raises:
+            Conflict: a directory of the store is a symbolic link or no directory.
+            OSError: it cannot be read, other than by a fault of the disk.
         """
         fsio.make_plain(self.tmp)
         fsio.make_plain(where)
@@ -179,7 +187,11 @@ class LocalStore:
                 self.verify(oid)
             except Missing:
                 return False
-            except (Corrupt, OSError):
+            except (Corrupt, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EIO:
+                    raise  # nothing is known of its bytes
+                fsio.check_plain(self.root)
+                fsio.check_plain(final.parent)  # or the link that is on the way would be followed
                 fsio.ops.rename(final, where / f"{oid}-{secrets.token_hex(4)}")
             else:
                 return False  # another process has mended it
