@@ -56,6 +56,9 @@ def test_they_are_freed_by_a_command_that_only_reads(repo, interrupted):
 
 def test_locks_that_a_process_may_hold_stay(repo, interrupted):
     files = interrupted(time.time())
+    files[0].unlink()
+    repo.run("rm", "-q", "--cached", TASK)  # as it was before the commit
+    files[0].touch()
     (warning,) = refresh.recover(repo.git)
     assert f"delete {files[0]}" in warning
     assert all(file.exists() for file in files)

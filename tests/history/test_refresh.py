@@ -1,4 +1,5 @@
 import os
+import subprocess
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_a_held_index_is_a_warning_and_the_next_commit_catches_up(repo, monkeypa
     done = commit(repo.git, plan(a="1"), "m")
     (warning,) = done.warnings
     assert "a commit is made, but git's index or the files in" in warning
-    assert "run `git restore --staged --worktree .wvc`" in warning
+    assert f"run `git restore --staged --worktree .wvc && rm -r {refresh.scratch(repo.git)}`" in warning
     assert repo.run("rev-parse", "HEAD") == done.commit
     with pytest.raises(Conflict, match="nothing was committed now: an earlier commit is made, but") as caught:
         commit(repo.git, plan(b="1"), "m")
@@ -45,6 +46,72 @@ def test_the_advice_in_the_warning_works(repo, monkeypatch):
     lock.unlink()
     repo.run("restore", "--staged", "--worktree", ".wvc")
     assert repo.run("status", "--porcelain") == ""
+    assert refresh.recover(repo.git) == ()
+    repo.assert_clean()
+
+
+def test_after_the_advice_nothing_is_left_that_could_undo_the_users_work(repo, monkeypatch):
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.0)
+    commit(repo.git, plan(a="1"), "m")
+    lock = repo.path / ".git/index.lock"
+    lock.touch()
+    (warning,) = commit(repo.git, plan(a="2"), "m").warnings
+    lock.unlink()
+    subprocess.run(["sh", "-ec", warning.split("`")[-2]], cwd=repo.path, check=True)
+    repo.run("revert", "-n", "HEAD")
+    staged = repo.run("diff", "--cached")
+    assert staged
+    assert refresh.recover(repo.git) == ()
+    assert repo.run("diff", "--cached") == staged
+
+
+def interrupted(repo, monkeypatch):
+    """Leave a commit of a task whose index and file are as they were before it."""
+    commit(repo.git, plan(a="1", b="1"), "m")
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh, "settle", lambda *_, **__: ())
+        commit(repo.git, plan(a="2", b="2"), "m")
+    assert repo.run("status", "--porcelain").split() == ["M", TASK, "M", ".wvc/tasks/b.json"]
+
+
+def test_nothing_is_touched_while_git_waits_to_be_continued(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    (repo.path / ".git/MERGE_HEAD").write_text(repo.run("rev-parse", "HEAD") + "\n")
+    before = repo.run("status", "--porcelain")
+    assert refresh.recover(repo.git) == ()
+    assert repo.run("status", "--porcelain") == before
+    (repo.path / ".git/MERGE_HEAD").unlink()
+    assert refresh.recover(repo.git) == ()
+    repo.assert_clean()
+
+
+def test_what_somebody_has_changed_since_is_theirs(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    repo.write(TASK, "edited")
+    repo.run("add", TASK)
+    repo.write(TASK, "edited again")
+    assert refresh.recover(repo.git) == ()
+    assert repo.run("show", f":{TASK}") == "edited"
+    assert (repo.path / TASK).read_text() == "edited again"
+    assert (repo.path / ".wvc/tasks/b.json").read_text() == "2"
+    assert not refresh.scratch(repo.git).exists()
+
+
+def test_a_conflict_stays_one(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    (ours,) = repo.git.indexed((TASK,))[TASK]
+    lines = f"0 {'0' * len(ours)}\t{TASK}\n" + "".join(f"100644 {ours} {side}\t{TASK}\n" for side in (1, 2, 3))
+    subprocess.run(["git", "update-index", "--index-info"], cwd=repo.path, check=True, input=lines.encode())
+    assert refresh.recover(repo.git) == ()
+    assert repo.git.unmerged() == (TASK,)
+
+
+def test_a_commit_that_is_stopped_in_the_middle_stops_no_reader(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 0.1)
+    with refresh.refs_locked(repo.git):
+        (warning,) = refresh.recover(repo.git)
+    assert "another wvc command holds this lock; what an interrupted commit left is not up to date" in warning
     assert refresh.recover(repo.git) == ()
     repo.assert_clean()
 

@@ -5,20 +5,18 @@ cut after they had returned lost commits. The order here lost none: objects, the
 directories. ``docs/format/history.md`` tells what every interruption leaves.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.history import branch, process, refresh
 from weightvc.history.git import GitDir
+from weightvc.history.operation import under_way
 from weightvc.history.process import GitFailed
 from weightvc.util import fsio
-from weightvc.util.errors import Conflict, Corrupt, RequestError, UsageError
-from weightvc.util.reading import read_file
+from weightvc.util.errors import Conflict, RequestError, UsageError
 from weightvc.util.text import encodable
 
 PATIENCE = 10.0
@@ -28,17 +26,6 @@ _LOOSE = "HEAD is detached, so that no branch has the commit"
 
 Plan = Callable[[str | None], Mapping[str, bytes | None]]
 """From the commit at ``HEAD`` (``None`` before the first) to the changes: path → new bytes, ``None`` to delete."""
-
-_SEQUENCE = "sequence"
-_UNDER_WAY = {
-    "MERGE_HEAD": "merge",
-    "rebase-merge": "rebase",
-    "rebase-apply/applying": "am",
-    "rebase-apply": "rebase",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-    "sequencer": _SEQUENCE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +75,6 @@ def commit(git: GitDir, plan: Plan, message: str) -> Committed:
         time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 
-def under_way(git: GitDir) -> str:
-    """Return the git command that waits in this work tree for ``--continue``, such as ``merge``; empty if none."""
-    doing = next((doing for name, doing in _UNDER_WAY.items() if os.path.lexists(git.git_dir / name)), "")
-    return _sequence(git) if doing == _SEQUENCE else doing
-
-
-def _sequence(git: GitDir) -> str:
-    """Return which command goes through a list of commits, by what it has still to do."""
-    with suppress(OSError, Corrupt):
-        if read_file(git.git_dir / "sequencer" / "todo", "").startswith(b"revert "):
-            return "revert"
-    return "cherry-pick"
-
-
 def _refuse(git: GitDir, message: str) -> None:
     if doing := under_way(git):
         raise Conflict(
@@ -123,7 +96,7 @@ def _refuse(git: GitDir, message: str) -> None:
 
 def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
     """Try once, under the lock; return what git said if the branch was moved or locked by somebody else."""
-    behind = refresh.pending(git)
+    behind = refresh.behind(git)
     earlier = "nothing was committed now: an earlier commit is made"
     if behind and (left := refresh.settle(git, behind, refresh.INDEX_PATIENCE, done=earlier)):
         raise Conflict(left[0], "end the git command that holds the index, then try again")
@@ -149,7 +122,8 @@ def _attempt(git: GitDir, plan: Plan, message: str) -> Committed | str:
             fsio.remove_file(scratch / name)
     _sync_refs(git)
     loose = () if branch.current(git) else (f"{_LOOSE}: `git switch -c NAME` makes one that has it",)
-    return Committed(made, (*refresh.settle(git, changes, refresh.INDEX_PATIENCE), *loose))
+    stale = refresh.Stale(tuple(changes), tuple(changes))
+    return Committed(made, (*refresh.settle(git, stale, refresh.INDEX_PATIENCE), *loose))
 
 
 def _build(git: GitDir, tip: str | None, changes: Mapping[str, bytes | None], message: str, index: Path) -> str:

@@ -32,9 +32,13 @@ class Content:
     @property
     def whole(self) -> bool:
         """Whether the bytes are what the id stands for."""
-        digest = hashlib.sha1 if len(self.id) == 40 else hashlib.sha256
-        head = f"{self.kind} {len(self.data)}\0".encode()
-        return digest(head + self.data, usedforsecurity=False).hexdigest() == self.id
+        return object_id(self.kind, self.data, len(self.id)) == self.id
+
+
+def object_id(kind: str, data: bytes, digits: int) -> str:
+    """Return the id that git gives to an object, in a repository whose ids have 40 or 64 digits."""
+    digest = hashlib.sha1 if digits == 40 else hashlib.sha256
+    return digest(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
 
 
 def sizes(work_tree: Path, names: Sequence[str]) -> list[tuple[str, int] | None]:

@@ -5,6 +5,7 @@ Between the moving of the ref and the end of this, the user's index still has th
 up a note that it finds. The caller of everything here except :func:`recover` holds the lock of :func:`refs_locked`.
 """
 
+import shlex
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.history import locks, process
+from weightvc.history.contents import object_id
 from weightvc.history.git import GitDir
+from weightvc.history.operation import under_way
 from weightvc.history.process import GitFailed
 from weightvc.util import canon, fields, fsio
 from weightvc.util.errors import BadInput, Conflict, Corrupt, NotFound, WeightvcError
@@ -32,21 +35,39 @@ class _Note:
     paths: set[str]
 
 
+@dataclass(frozen=True)
+class Stale:
+    """Paths whose entries in the index, and paths whose files, a commit has left behind ``HEAD``."""
+
+    index: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.index or self.files)
+
+
 @contextmanager
-def refs_locked(git: GitDir) -> Iterator[None]:
+def refs_locked(git: GitDir, *, wait: bool = True) -> Iterator[None]:
     """Hold this repository's lock for moving refs; the kernel frees it if the process dies.
 
     What a commit that a power cut interrupted left locked in git is freed.
+
+    Raises:
+        Conflict: ``wait`` is false, and another command holds it.
     """
-    fsio.check_plain(scratch(git))
-    for directory in (git.common_dir / "wvc", git.git_dir / "wvc"):
-        fsio.check_plain(directory)
-        fsio.make_dirs(directory)
-    with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False):
+    _prepare(git)
+    with fsio.locked(git.common_dir / "wvc" / "refs.lock", shared=False, wait=wait):
         with suppress(Corrupt):  # a note that says nothing is no reason to remove anything
             if (left := _noted(git)) is not None:
                 locks.drop_stale(git, _note(git), left.boot)
         yield
+
+
+def _prepare(git: GitDir) -> None:
+    fsio.check_plain(scratch(git))
+    for directory in (git.common_dir / "wvc", git.git_dir / "wvc"):
+        fsio.check_plain(directory)
+        fsio.make_dirs(directory)
 
 
 def scratch(git: GitDir) -> Path:
@@ -83,7 +104,7 @@ def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
 
 
 def pending(git: GitDir) -> set[str]:
-    """Return the paths that an interrupted commit has left behind ``HEAD``.
+    """Return the paths that an interrupted commit may have left behind ``HEAD``.
 
     Raises:
         Corrupt: the note is not one of :func:`note`.
@@ -93,6 +114,36 @@ def pending(git: GitDir) -> set[str]:
         return noted.paths if noted is not None and git.is_ancestor(noted.commit, "HEAD") else set()
     except NotFound:
         return set()
+
+
+def behind(git: GitDir) -> Stale:
+    """Return what an interrupted commit has left behind ``HEAD``.
+
+    That is what is still as it was before the commit. Whatever else is there, somebody has put there since.
+
+    Raises:
+        Corrupt: the note is not one of :func:`note`.
+    """
+    paths, noted = sorted(pending(git)), _noted(git)
+    if not paths or noted is None:
+        return Stale()
+    at = {path: target(git, path) for path in paths}
+    before = git.read_tree(parents[0]) if (parents := git.parents(noted.commit)) else {}
+    found, unmerged = git.indexed(paths), git.unmerged()
+    paths = [path for path in paths if path not in unmerged]
+    entries = [path for path in paths if found.get(path, set()) == ({before[path]} if path in before else set())]
+    files = [path for path in paths if _blob(at[path], len(noted.commit)) == before.get(path)]
+    return Stale(tuple(entries), tuple(files))
+
+
+def _blob(file: Path, digits: int) -> str | None:
+    """Return the id that git gives to a file's contents; ``None`` where there is no file."""
+    try:
+        return object_id("blob", read_file(file, ""), digits)
+    except FileNotFoundError:
+        return None
+    except Corrupt:  # something that is no file, which nobody here has put there
+        return ""
 
 
 def _noted(git: GitDir) -> _Note | None:
@@ -111,12 +162,12 @@ def _noted(git: GitDir) -> _Note | None:
         raise Corrupt(str(error), f"delete {file}; {undo}") from None
 
 
-def settle(git: GitDir, paths: Collection[str], patience: float, *, done: str = "a commit is made") -> tuple[str, ...]:
-    """Give the index and the work tree ``HEAD``'s state of ``paths``, then drop the note.
+def settle(git: GitDir, stale: Stale, patience: float, *, done: str = "a commit is made") -> tuple[str, ...]:
+    """Give the index and the work tree ``HEAD``'s state of what is behind it, then drop the note.
 
     Args:
         git: The repository.
-        paths: Tracked paths below ``.wvc/``.
+        stale: Tracked paths below ``.wvc/``.
         patience: Seconds to wait for another git process to let go of the index.
         done: What the warning begins with.
 
@@ -124,11 +175,12 @@ def settle(git: GitDir, paths: Collection[str], patience: float, *, done: str = 
         Warnings, if that could not be done; the note is then kept.
     """
     try:
-        _refresh(git, sorted(paths), patience)
+        _refresh(git, stale, patience)
         fsio.remove_tree(scratch(git))
     except (WeightvcError, OSError) as error:
         where, lock = git.work_tree / ".wvc", git.git_dir / "index.lock"
-        again = "the next wvc command tries again, or run `git restore --staged --worktree .wvc`"
+        by_hand = f"git restore --staged --worktree .wvc && rm -r {shlex.quote(str(scratch(git)))}"
+        again = f"the next wvc command tries again, or run `{by_hand}`"
         again = f"if no git command is running, delete {lock}; {again}" if lock.exists() else again
         return (f"{done}, but git's index or the files in {where} are not up to date ({error}); {again}",)
     return ()
@@ -137,14 +189,16 @@ def settle(git: GitDir, paths: Collection[str], patience: float, *, done: str = 
 def recover(git: GitDir) -> tuple[str, ...]:
     """Finish what an interrupted :func:`weightvc.history.commit.commit` left; does nothing when there is nothing.
 
+    Nor does it while git itself waits to be continued, whose index is the user's work.
+
     Returns:
         Warnings, if that could not be done.
     """
-    if not scratch(git).exists():
+    if not scratch(git).exists() or under_way(git):
         return ()
     try:
-        with refs_locked(git):
-            return settle(git, pending(git), patience=0)
+        _prepare(git)
+        return _recovered(git)
     except Corrupt as error:
         return (f"{error}: {error.hint}",)
     except OSError as error:
@@ -153,22 +207,38 @@ def recover(git: GitDir) -> tuple[str, ...]:
         return (f"what an interrupted commit left in {git.git_dir} cannot be brought up to date here ({error})",)
 
 
-def _refresh(git: GitDir, paths: list[str], patience: float) -> None:
-    if not paths:
+def _recovered(git: GitDir) -> tuple[str, ...]:
+    """Finish it under the lock, and wait for that no longer than a commit takes: one that is stopped may hold it."""
+    deadline = time.monotonic() + INDEX_PATIENCE
+    while True:
+        try:
+            with refs_locked(git, wait=False):
+                return settle(git, behind(git), patience=0)
+        except BadInput as error:
+            return (f"{_note(git)}: {error}",)
+        except Conflict as error:
+            if time.monotonic() > deadline:
+                return (f"{error}; what an interrupted commit left is not up to date before that has ended",)
+            time.sleep(0.05)
+
+
+def _refresh(git: GitDir, stale: Stale, patience: float) -> None:
+    if not stale:
         return
-    files = {path: target(git, path) for path in paths}
+    files = {path: target(git, path) for path in sorted({*stale.index, *stale.files})}
     head = git.resolve("HEAD")
     tree = git.read_tree(head)
-    # The index first: a file that is merely modified does no harm to the user's next commit.
-    _write_index(git, index_lines({path: tree.get(path) for path in paths}, len(head)), patience)
-    fsio.sync_dir(git.git_dir)  # which git does not do: or the note could be gone, and the index the old one
-    blobs = git.read_blobs([tree[path] for path in paths if path in tree])
-    for path, file in files.items():
+    if stale.index:
+        # The index first: a file that is merely modified does no harm to the user's next commit.
+        _write_index(git, index_lines({path: tree.get(path) for path in sorted(stale.index)}, len(head)), patience)
+        fsio.sync_dir(git.git_dir)  # which git does not do: or the note could be gone, and the index the old one
+    blobs = git.read_blobs(sorted({tree[path] for path in stale.files if path in tree}))
+    for path in sorted(stale.files):
         if path in tree:
-            fsio.make_dirs(file.parent)
-            fsio.write_file(file, blobs[tree[path]])
+            fsio.make_dirs(files[path].parent)
+            fsio.write_file(files[path], blobs[tree[path]])
         else:
-            fsio.remove_file(file)
+            fsio.remove_file(files[path])
     for directory in {file.parent for file in files.values()}:
         for left in filter(lambda entry: fsio.SCRATCH.fullmatch(entry.name), directory.glob("tmp-*")):
             fsio.remove_file(left)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from weightvc import repo as cases
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.delta.codec import codec_named
-from weightvc.history.commit import under_way
+from weightvc.history.operation import under_way
 from weightvc.objects.ids import ObjectId, Version, task_name
 from weightvc.objects.manifest import TIME, Manifest
 from weightvc.repo import lineage, loss, related, scores, snapshot, stage

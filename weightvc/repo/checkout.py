@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from weightvc.history.commit import under_way
+from weightvc.history.operation import under_way
 from weightvc.merge.joint import Joint
 from weightvc.objects import lock as locks
 from weightvc.objects.ids import Version

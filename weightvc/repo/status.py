@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightvc.history import branch
-from weightvc.history.commit import under_way
+from weightvc.history.operation import under_way
 from weightvc.objects.manifest import Manifest
 from weightvc.repo import anew, stage, stale
 from weightvc.repo.repository import TRACKED, Handle
