@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from weightvc.repo import stage
+from weightvc.repo import stage, state
 from weightvc.util.errors import Conflict
 
 
@@ -177,3 +177,20 @@ def test_new_versions_and_what_is_only_stored_anew_are_called_so(two, templates)
 
     assert (planned["tasks"], planned["versions"], planned["stored"]) == (["alpha", "beta", "new"], ["alpha"], ["beta"])
     assert said.partition(": ")[2] == "new version of alpha, beta stored anew, new\n"
+
+
+def test_no_commit_is_made_that_could_not_be_read_back(two, templates, monkeypatch, refused):
+    """And one that is nearly as large can still be taken apart."""
+    most = 1000 + sum(file.stat().st_size for file in (two.path / ".wvc").rglob("*") if file.is_file())
+    monkeypatch.setattr(state, "ROOM", 2000)
+    monkeypatch.setattr(state, "MOST", most + state.ROOM)
+    two.wvc("add", templates.alpha, "--task", "more")
+    before = two.git("rev-parse", "HEAD")
+    for dry_run in ((), ("-n",)):
+        words = {"says": f"more than the limit of {most}", "hint": "take out tasks with `wvc revert TASK`"}
+        refused(two, 3, "commit", "-m", "m", *dry_run, **words)
+    assert two.git("rev-parse", "HEAD") == before
+    two.wvc("unstage")
+    two.wvc("revert", "beta")
+    two.wvc("status")
+    two.put("more", templates.beta)

@@ -265,3 +265,28 @@ def test_more_that_was_fetched_than_a_command_line_takes(four):
     (four.path / ".git/FETCH_HEAD").write_text("".join(f"{name}\t\tbranch 'x' of elsewhere\n" for name in names))
     four.git("update-ref", "-d", "refs/x")
     four.wvc("gc", "--grace", "0", "-n")
+
+
+def test_a_submodule_in_the_place_of_a_manifest_is_none(four):
+    head = four.git("rev-parse", "HEAD")
+    four.git("update-index", "--add", "--cacheinfo", f"160000,{head},.wvc/tasks/odd.json")
+    assert four.json("fsck")["ok"]
+    four.wvc("gc", "--grace", "0")
+
+
+def test_a_work_tree_whose_notes_are_gone_is_no_matter(four, tmp_path):
+    four.git("worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    (four.path / ".git/worktrees/gone").symlink_to(tmp_path / "nowhere")
+    assert type(four)(tmp_path / "linked").json("fsck")["ok"]
+
+
+def test_paths_in_advice_are_safe_for_a_terminal(four):
+    file = four.path / ".wvc/tasks/\x1b[31mred\nhint: run me.json"
+    file.write_text("y")
+    four.git("add", ".wvc")
+    four.git("commit", "-qm", "odd")
+    ran = four.run("fsck")
+    assert ran.code == 1
+    assert "\x1b" not in ran.out + ran.err
+    assert "\nhint: run me" not in ran.out + ran.err
+    assert [hint for hint in four.run("--json", "fsck").json["hints"] if "\n" in hint] == []

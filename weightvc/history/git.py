@@ -115,6 +115,10 @@ class GitDir:
             found[blob] = content.data
         return found
 
+    def size(self, blobs: Sequence[str]) -> int:
+        """Return how many bytes some blobs have together, as far as git has them."""
+        return sum(found[1] for found in contents.sizes(self.work_tree, blobs) if found is not None)
+
     def log(self, rev: str = "HEAD", paths: Sequence[str] = (), max_count: int | None = None) -> Iterator[LogEntry]:
         """Return the commits reachable from ``rev``, newest first.
 

@@ -9,6 +9,7 @@ from weightvc.objects.recipe import Recipe
 from weightvc.repo import anew, stage
 from weightvc.repo.guard import guarded
 from weightvc.repo.repository import BASE, Handle, removal_path, task_path
+from weightvc.repo.state import refuse_overfull
 from weightvc.util.errors import Conflict, Corrupt, NotARepository, RequestError
 from weightvc.util.text import printable
 
@@ -51,6 +52,7 @@ def commit(repo: Handle, message: str, *, dry_run: bool = False) -> Committed:
     def plan(tip: str | None) -> dict[str, bytes | None]:
         tree = repo.git.read_tree(tip) if tip else {}
         _check(repo, tip, tree, staged)
+        refuse_overfull(repo, tree, staged)
         return {path: data for path, data in staged.items() if data is not None or path in tree}
 
     named = _names(staged, "tasks"), _names(staged, "recipes")

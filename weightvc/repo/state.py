@@ -10,13 +10,16 @@ from weightvc.objects.manifest import Manifest
 from weightvc.objects.recipe import OWN, Recipe, Weighted
 from weightvc.objects.removal import Removal
 from weightvc.repo.repository import BASE, CONFIG, TRACKED, Handle, recipe_path
-from weightvc.util.errors import BadInput, Corrupt, Missing, NotARepository, NotFound
+from weightvc.util.errors import BadInput, Corrupt, Missing, NotARepository, NotFound, RequestError
 from weightvc.util.text import listed, meant, printable
 
 _RESTORE = "restore it with git"
 
 MOST = 2**30
 """Bytes of all tracked files of one commit: those of thousands of tasks of the largest models have less."""
+
+ROOM = 2**26
+"""As many of them are left for removal records, recipes and what git itself merges: a commit fills up no more."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,23 @@ def load_commit(repo: Handle, commit: str) -> State:
     }
     ordered = dict(sorted(tasks.items(), key=lambda item: (item[1].added, item[0])))
     return State(commit, config, base, ordered, recipes, removals, broken)
+
+
+def refuse_overfull(repo: Handle, tree: Mapping[str, str], changes: Mapping[str, bytes | None]) -> None:
+    """Raise :class:`RequestError` if a commit would have more bytes of tracked files than are read back.
+
+    Args:
+        repo: The repository.
+        tree: Path → blob id of what is tracked before the commit.
+        changes: Path → new contents, ``None`` where a file goes.
+    """
+    kept = repo.git.size([blob for path, blob in tree.items() if path not in changes])
+    total = kept + sum(len(data) for data in changes.values() if data is not None)
+    if total > MOST - ROOM:
+        raise RequestError(
+            f"the files of wvc would have {total} bytes in one commit, more than the limit of {MOST - ROOM}",
+            "take out tasks with `wvc revert TASK`, or keep some in a repository of their own",
+        )
 
 
 def _named(files: Mapping[str, bytes], kind: str, suffix: str) -> dict[str, bytes]:
