@@ -92,7 +92,7 @@ def test_weights_take_the_place_of_a_directory_that_has_their_name(over, models,
 
     done = repo.json("checkout", "--tasks", tasks, "-o", tmp_path / "out")
 
-    assert done["notes"][-1] == OWN + "model.safetensors/x"
+    assert done["notes"][0] == OWN + "model.safetensors/x"
     models.assert_same(models.read(tmp_path / "out"), models.read(tmp_path / (tasks or "base") / "pytorch_model.bin"))
     assert set(models.contents(tmp_path / "out")) == {*CONFIG, "sub/y", "model.safetensors"}
 
@@ -102,7 +102,7 @@ def test_a_directory_of_a_weight_files_name_stays_where_there_is_room(over, tmp_
 
     done = repo.json("checkout", "--tasks", "one", "--max-shard-size", "1KiB", "-o", tmp_path / "out")
 
-    assert done["notes"] == [OWN + "model.safetensors.index.json/x"]
+    assert done["notes"][0] == OWN + "model.safetensors.index.json/x"
     assert (tmp_path / "out/model.safetensors/x").read_text() == "mine"
 
 
