@@ -78,8 +78,12 @@ def test_nothing_is_touched_while_git_waits_to_be_continued(repo, monkeypatch):
     interrupted(repo, monkeypatch)
     (repo.path / ".git/MERGE_HEAD").write_text(repo.run("rev-parse", "HEAD") + "\n")
     before = repo.run("status", "--porcelain")
-    assert refresh.recover(repo.git) == ()
+    (warning,) = refresh.recover(repo.git)
+    assert warning.startswith(f"{TASK}, .wvc/tasks/b.json: git's index or files are as they were before a commit")
+    assert "`git merge --continue` or `git commit` would take that commit back" in warning
     assert repo.run("status", "--porcelain") == before
+    subprocess.run(["sh", "-ec", warning.split("`")[-2]], cwd=repo.path, check=True)
+    assert refresh.recover(repo.git) == ()
     (repo.path / ".git/MERGE_HEAD").unlink()
     assert refresh.recover(repo.git) == ()
     repo.assert_clean()
@@ -208,3 +212,43 @@ def test_a_note_that_is_no_small_file_hangs_nobody(repo, kind):
 def test_nothing_to_recover(repo):
     assert refresh.recover(repo.git) == ()
     assert not (repo.path / ".git/wvc").exists()
+
+
+def test_lines_that_git_ends_otherwise_are_no_change(repo, monkeypatch):
+    repo.run("config", "core.autocrlf", "true")
+    interrupted_lines = {".wvc/tasks/a.json": b"one\ntwo\n"}
+    commit(repo.git, lambda _: interrupted_lines, "m")
+    (repo.path / TASK).unlink()
+    repo.run("checkout", "--", TASK)
+    assert (repo.path / TASK).read_bytes() == b"one\r\ntwo\r\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh, "settle", lambda *_, **__: ())
+        commit(repo.git, plan(a="2\n"), "m")
+    assert refresh.recover(repo.git) == ()
+    assert (repo.path / TASK).read_text() == "2\n"
+    repo.assert_clean()
+
+
+def test_a_commit_whose_message_was_changed_since(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    repo.run("commit", "-q", "--amend", "--only", "-m", "better")
+    assert refresh.recover(repo.git) == ()
+    assert (repo.path / TASK).read_text() == "2"
+    repo.assert_clean()
+
+
+def test_an_index_that_is_damaged_stops_no_reader(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    (repo.path / ".git/index").write_bytes(b"garbage" * 20)
+    (warning,) = refresh.recover(repo.git)
+    assert "git ls-files failed" in warning
+    assert refresh.scratch(repo.git).exists()
+
+
+def test_a_directory_in_the_way_is_said_at_once(repo, monkeypatch):
+    interrupted(repo, monkeypatch)
+    monkeypatch.setattr(refresh, "INDEX_PATIENCE", 60.0)
+    (repo.path / TASK).unlink()
+    (repo.path / TASK).mkdir()
+    (warning,) = refresh.recover(repo.git)
+    assert "is a directory where wvc keeps a file" in warning

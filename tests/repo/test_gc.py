@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -237,6 +239,23 @@ def keep_in_what_is_still_to_be_picked(repo, model):
     (repo.path / ".git/ORIG_HEAD").unlink(missing_ok=True)
 
 
+def keep_below_a_directory_whose_mode_is_written_otherwise(repo, model):
+    """As some tools write it: git takes it for a directory."""
+    before = repo.git("rev-parse", "HEAD")
+    repo.put("extra", model, "--codec", "raw")
+    entries = [line.split(None, 3) for line in repo.git("ls-tree", "HEAD").splitlines()]
+    tree = b"".join(
+        f"{'0' * (kind == 'tree')}{mode.lstrip('0')} {name}\0".encode() + bytes.fromhex(oid)
+        for mode, kind, oid, name in entries
+    )
+    write = ["git", "-C", repo.path, "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
+    made = subprocess.run(write, check=True, input=tree, capture_output=True).stdout.decode().strip()
+    repo.git("branch", "odd", repo.git("commit-tree", "-m", "odd", "-p", before, made))
+    repo.git("reset", "-q", "--hard", before)
+    (repo.path / ".git/ORIG_HEAD").unlink()
+    _forget(repo)
+
+
 KEPT = [value for name, value in sorted(globals().items()) if name.startswith("keep_")]
 
 
@@ -401,3 +420,22 @@ def test_nothing_goes_where_nobody_knows_of_the_main_work_tree(apart, refused):
     refused(linked, 3, "gc", "--grace", "0", **words)
     linked.git("config", "-f", str(module / "config"), "core.bare", "true")
     linked.wvc("gc", "--grace", "0", "-n")
+
+
+def test_notes_that_are_no_files_stop_nothing(two):
+    (two.path / ".git/ODD_HEAD").mkdir()
+    os.mkfifo(two.path / ".git/MY_HEAD")
+    two.wvc("gc", "--grace", "0")
+
+
+def test_where_git_looks_into_no_bare_directory_unasked(two, tmp_path, monkeypatch):
+    bare = (two.path / ".git").rename(tmp_path / ".bare")
+    shutil.rmtree(two.path)
+    git = Path(two.path)
+    git.mkdir()
+    (git / ".git").write_text(f"gitdir: {bare}\n")
+    two.git("config", "-f", str(bare / "config"), "core.bare", "true")
+    subprocess.run(["git", "-C", bare, "worktree", "add", "-q", tmp_path / "linked", "HEAD"], check=True)
+    for name, value in (("COUNT", "1"), ("KEY_0", "safe.bareRepository"), ("VALUE_0", "explicit")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    type(two)(tmp_path / "linked").wvc("gc", "--grace", "0")

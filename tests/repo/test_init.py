@@ -214,3 +214,22 @@ def test_what_a_killed_one_left_is_cleared_away(wvc, templates, tmp_path):
     assert wvc("init", tmp_path / "repo", "--base", templates.base).code == 0
 
     assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == [".git", ".wvc"]
+
+
+@pytest.mark.parametrize("how", ["symbolic", "link"])
+def test_a_branch_without_commits_behind_another_name(repository_of_git, templates, how):
+    repo = repository_of_git
+    if how == "symbolic":
+        repo.git("symbolic-ref", "refs/heads/master", "refs/heads/main")
+        repo.git("symbolic-ref", "HEAD", "refs/heads/master")
+    else:
+        (repo.path / ".git/HEAD").unlink()
+        (repo.path / ".git/HEAD").symlink_to("refs/heads/main")
+    repo.wvc("init", ".", "--base", templates.base)
+    repo.wvc("status")
+
+
+@pytest.fixture
+def repository_of_git(two, tmp_path):
+    two.git("init", "-q", "--initial-branch=main", str(tmp_path / "new"))
+    return type(two)(tmp_path / "new")

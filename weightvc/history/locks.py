@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from weightvc.history.git import GitDir
-from weightvc.history.revision import SYMBOLIC
+from weightvc.history.revision import LONGEST, SYMBOLIC
 from weightvc.util import fsio
 from weightvc.util.errors import Corrupt
 from weightvc.util.reading import read_file
@@ -23,8 +23,6 @@ _TABLES = "reftable/tables.list.lock"
 _OWN = ("refs/worktree/", "refs/bisect/", "refs/rewritten/")
 """Refs that each work tree has for itself."""
 
-_LONGEST = 5
-"""How many symbolic refs git follows."""
 _BYTES = 4096
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -90,8 +88,8 @@ def _branches(git: GitDir) -> list[str]:
     found: list[str] = []
     file = git.git_dir / "HEAD"
     with suppress(OSError, Corrupt):
-        while len(found) < _LONGEST and (text := read_file(file, "", _BYTES)).startswith(SYMBOLIC):
-            name = os.fsdecode(text.removeprefix(SYMBOLIC).rstrip(b"\n"))
+        while len(found) < LONGEST and (text := read_file(file, "", _BYTES)).startswith(SYMBOLIC):
+            name = os.fsdecode(text.removeprefix(SYMBOLIC).strip())
             top = git.git_dir if name.startswith(_OWN) else git.common_dir
             if not name.startswith("refs/") or "\0" in name or not _is_plain(top, top / name):
                 break

@@ -8,7 +8,7 @@ up a note that it finds. The caller of everything here except :func:`recover` ho
 import shlex
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from weightvc.history.process import GitFailed
 from weightvc.util import canon, fields, fsio
 from weightvc.util.errors import BadInput, Conflict, Corrupt, NotFound, WeightvcError
 from weightvc.util.reading import read_file
-from weightvc.util.text import printable
+from weightvc.util.text import listed, printable
 
 INDEX_PATIENCE = 2.0
 """Seconds for which a commit waits for another git process to let go of the index."""
@@ -106,14 +106,20 @@ def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
 def pending(git: GitDir) -> set[str]:
     """Return the paths that an interrupted commit may have left behind ``HEAD``.
 
+    They are those of a commit in the history of ``HEAD``; of one that was since replaced, as by ``git commit --amend``,
+    those that ``HEAD`` has as it had them.
+
     Raises:
         Corrupt: the note is not one of :func:`note`.
     """
     noted = _noted(git)
     try:
-        return noted.paths if noted is not None and git.is_ancestor(noted.commit, "HEAD") else set()
+        if noted is None or git.is_ancestor(noted.commit, "HEAD"):
+            return set() if noted is None else noted.paths
+        made, now = git.read_tree(noted.commit), git.read_tree("HEAD")
     except NotFound:
         return set()
+    return {path for path in noted.paths if made.get(path) == now.get(path)}
 
 
 def behind(git: GitDir) -> Stale:
@@ -129,21 +135,24 @@ def behind(git: GitDir) -> Stale:
         return Stale()
     at = {path: target(git, path) for path in paths}
     before = git.read_tree(parents[0]) if (parents := git.parents(noted.commit)) else {}
-    found, unmerged = git.indexed(paths), git.unmerged()
-    paths = [path for path in paths if path not in unmerged]
+    found, unmerged, head = git.indexed(paths), git.unmerged(), git.read_tree("HEAD")
+    paths = [path for path in paths if path not in unmerged and head.get(path) != before.get(path)]
     entries = [path for path in paths if found.get(path, set()) == ({before[path]} if path in before else set())]
-    files = [path for path in paths if _blob(at[path], len(noted.commit)) == before.get(path)]
+    files = [path for path in paths if before.get(path) in _ids(git, path, at[path], len(noted.commit))]
     return Stale(tuple(entries), tuple(files))
 
 
-def _blob(file: Path, digits: int) -> str | None:
-    """Return the id that git gives to a file's contents; ``None`` where there is no file."""
+def _ids(git: GitDir, path: str, file: Path, digits: int) -> set[str | None]:
+    """Return what git may call a file's contents: as they are, or with its own conversions, as of line ends, undone."""
     try:
-        return object_id("blob", read_file(file, ""), digits)
+        data = read_file(file, "")
     except FileNotFoundError:
-        return None
+        return {None}
     except Corrupt:  # something that is no file, which nobody here has put there
-        return ""
+        return set()
+    converted = ("hash-object", "--stdin", f"--path={path}")
+    asked = process.run(git.work_tree, *converted, stdin=data, settings=process.no_filters(git.work_tree))
+    return {object_id("blob", data, digits), asked.decode().strip()}
 
 
 def _noted(git: GitDir) -> _Note | None:
@@ -189,37 +198,49 @@ def settle(git: GitDir, stale: Stale, patience: float, *, done: str = "a commit 
 def recover(git: GitDir) -> tuple[str, ...]:
     """Finish what an interrupted :func:`weightvc.history.commit.commit` left; does nothing when there is nothing.
 
-    Nor does it while git itself waits to be continued, whose index is the user's work.
+    While git itself waits to be continued, the index is the user's work: then what it would undo is only said.
 
     Returns:
         Warnings, if that could not be done.
     """
-    if not scratch(git).exists() or under_way(git):
+    if not scratch(git).exists():
         return ()
     try:
         _prepare(git)
-        return _recovered(git)
-    except Corrupt as error:
-        return (f"{error}: {error.hint}",)
+        doing = under_way(git)
+        return _said(behind(git), doing) if doing else _recovered(git)
     except OSError as error:
         if error.errno not in fsio.READ_ONLY:
             raise
         return (f"what an interrupted commit left in {git.git_dir} cannot be brought up to date here ({error})",)
+    except WeightvcError as error:
+        hint = f": {error.hint}" if error.hint else ""
+        return (f"{error}{hint}" if isinstance(error, Corrupt) else f"{_note(git)}: {error}{hint}",)
+
+
+def _said(stale: Stale, doing: str) -> tuple[str, ...]:
+    if not stale:
+        return ()
+    paths = sorted({*stale.index, *stale.files})
+    state = f"{listed(paths)}: git's index or files are as they were before a commit of wvc's that was interrupted"
+    restore = shlex.join(["git", "restore", "--staged", "--worktree", *paths])
+    undone = f"`git {doing} --continue` or `git commit` would take that commit back"
+    return (f"{state}, and {undone}; unless you want this, run `{restore}`",)
 
 
 def _recovered(git: GitDir) -> tuple[str, ...]:
     """Finish it under the lock, and wait for that no longer than a commit takes: one that is stopped may hold it."""
     deadline = time.monotonic() + INDEX_PATIENCE
-    while True:
-        try:
-            with refs_locked(git, wait=False):
-                return settle(git, behind(git), patience=0)
-        except BadInput as error:
-            return (f"{_note(git)}: {error}",)
-        except Conflict as error:
-            if time.monotonic() > deadline:
-                return (f"{error}; what an interrupted commit left is not up to date before that has ended",)
-            time.sleep(0.05)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(refs_locked(git, wait=False))
+                break
+            except Conflict as error:
+                if time.monotonic() > deadline:
+                    return (f"{error}; what an interrupted commit left is not up to date before that has ended",)
+                time.sleep(0.05)
+        return settle(git, behind(git), patience=0)
 
 
 def _refresh(git: GitDir, stale: Stale, patience: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from weightvc.history import contents, process
 from weightvc.history.git import GitDir
 from weightvc.history.process import GitFailed
-from weightvc.util import canon
+from weightvc.util import canon, fsio
 from weightvc.util.errors import Corrupt, RequestError
 from weightvc.util.reading import read_file
 
@@ -26,7 +26,7 @@ _FILES = (
 _LONGEST = 2**26
 _KINDS = {b"commit", b"tree"}
 _ID = re.compile(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40})(?![0-9a-f])")
-_SHORT = re.compile(rb"^[a-z]+ (?:-[a-zA-Z] )?([0-9a-f]{4,39}) ", re.MULTILINE)
+_SHORT = re.compile(rb"^[ \t]*[a-z]+[ \t]+(?:-[a-zA-Z][ \t]+)?([0-9a-f]{4,63})(?![0-9a-f])", re.MULTILINE)
 """A line of a list of commits to be picked, reverted or the like."""
 
 _AT_ONCE = 1024
@@ -77,10 +77,7 @@ def work_trees(git: GitDir) -> list[Path]:
 
 def refuse_hidden(git: GitDir) -> None:
     """Raise :class:`RequestError` if there is a main work tree, and nothing here says where its files are."""
-    bare = False
-    with suppress(GitFailed):
-        bare = process.line(git.common_dir, "config", "--type=bool", "--get", "core.bare") == "true"
-    if not bare and not _main(git):
+    if _setting(git, "--type=bool", "core.bare") != "true" and not _main(git):
         raise RequestError(f"{git.common_dir} does not say where its main work tree is", "run it in that one")
 
 
@@ -88,12 +85,21 @@ def _main(git: GitDir) -> list[Path]:
     """Return where the files of the main work tree are, if that is known."""
     if git.git_dir == git.common_dir:
         return [git.work_tree]
-    with suppress(GitFailed):  # of a submodule, say
-        return [git.common_dir / process.line(git.common_dir, "config", "--get", "core.worktree")]
+    if (told := _setting(git, "core.worktree")) is not None:  # of a submodule, say
+        return [git.common_dir / told]
     return [git.common_dir.parent] if git.common_dir.name == ".git" else []
+
+
+def _setting(git: GitDir, *asked: str) -> str | None:
+    """Return a setting that the main work tree has; ``None`` if it has not."""
+    try:  # named, or `safe.bareRepository` would have git look into no directory without a work tree
+        return process.line(git.work_tree, f"--git-dir={git.common_dir}", "config", "--get", *asked)
+    except GitFailed:
+        return None
 
 
 def _texts(git_dir: Path) -> Iterator[bytes]:
     for path in (path for pattern in _FILES for path in git_dir.glob(pattern)):
-        with suppress(OSError):
-            yield read_file(path, f"move {path} away, or make it shorter", _LONGEST)
+        if fsio.is_regular(path):
+            with suppress(FileNotFoundError):
+                yield read_file(path, "finish or abort what git has under way", _LONGEST)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from weightvc.history import process
 from weightvc.history.process import GitFailed
-from weightvc.util import fsio
 from weightvc.util.errors import Corrupt, NotFound
 from weightvc.util.reading import read_file
 from weightvc.util.text import printable
@@ -20,8 +19,11 @@ _STEP = re.compile(r"~([0-9]*)|\^(?:\{([^{}]*)\}|[0-9]*)", re.ASCII)
 """How a revision is named by one that comes from it: `~n`, `^{/text}` or another `^{...}`, `^n`."""
 
 _FARTHEST = 10**9
-SYMBOLIC = b"ref: "
+SYMBOLIC = b"ref:"
 """What the file of a ref that stands for another one begins with."""
+
+LONGEST = 5
+"""How many such refs git follows."""
 
 
 def resolve(work_tree: Path, rev: str) -> str:
@@ -71,13 +73,27 @@ def head(work_tree: Path, git_dir: Path, common_dir: Path) -> str | None:
     with suppress(GitFailed):
         found = process.line(work_tree, "rev-parse", "--verify", "--quiet", "HEAD")
         raise Corrupt(f"HEAD names {found}, and git has no such commit, or cannot read it", undo)
-    file = git_dir / "HEAD"
-    with suppress(OSError):
-        if (text := read_file(file, undo)).startswith(SYMBOLIC):
-            file = common_dir / os.fsdecode(text.removeprefix(SYMBOLIC).rstrip(b"\n"))
-    if fsio.is_regular(file):
+    if (file := _last(git_dir, common_dir)) is not None:
         raise Corrupt(f"{printable(str(file))} does not hold the id of a commit", undo)
     return None
+
+
+def _last(git_dir: Path, common_dir: Path) -> Path | None:
+    """Return the file that ``HEAD``, and what it stands for, lead to; ``None`` where there is none yet."""
+    file = git_dir / "HEAD"
+    for _ in range(LONGEST):
+        try:
+            if file.is_symlink():
+                file = file.parent / os.readlink(file)
+            text = read_file(file, "")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, Corrupt):
+            return file
+        if not text.startswith(SYMBOLIC):
+            return file
+        file = common_dir / os.fsdecode(text.removeprefix(SYMBOLIC).strip())
+    return file
 
 
 def _ask(work_tree: Path, rev: str) -> str:

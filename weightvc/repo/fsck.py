@@ -14,12 +14,12 @@ from weightvc.repo import reach
 from weightvc.repo.decode import SECTIONS, Reader, Section
 from weightvc.repo.repository import RECIPES, REMOVALS, Handle
 from weightvc.repo.state import load
-from weightvc.util import blas, parallel
+from weightvc.util import blas, fsio, parallel
 from weightvc.util.errors import Corrupt, Missing, NotARepository, Unsupported, WeightvcError
 from weightvc.util.progress import SILENT, Progress
 from weightvc.util.text import printable
 
-_TELLING = {errno.EIO, errno.EACCES, errno.EPERM}
+_TELLING = {*fsio.FAULTS, errno.EACCES, errno.EPERM}
 """Errors that say something of one file, and not of the whole machine."""
 
 
@@ -234,7 +234,7 @@ def _object(repo: Handle, oid: ObjectId, users: list[tuple[str, Place]], full: b
     except OSError as error:
         if error.errno not in _TELLING:
             raise
-        kind = "corrupt" if error.errno == errno.EIO else "unreadable"
+        kind = "corrupt" if error.errno in fsio.FAULTS else "unreadable"
         return size, Finding(kind, oid, costs, f"it cannot be read: {error.strerror}")
     if wrong:  # the object is what its id stands for
         user, said = wrong[0]

@@ -75,7 +75,7 @@ class LocalStore:
         except Missing:
             return new.link(final)
         except (Corrupt, OSError) as error:
-            if not isinstance(error, Corrupt | PermissionError) and error.errno != errno.EIO:
+            if not isinstance(error, Corrupt | PermissionError) and error.errno not in fsio.FAULTS:
                 raise
             if final.is_dir() and not final.is_symlink():
                 raise Conflict(f"{final} is a directory where the file of an object belongs", "move it away") from None
@@ -188,7 +188,7 @@ class LocalStore:
             except Missing:
                 return False
             except (Corrupt, OSError) as error:
-                if isinstance(error, OSError) and error.errno != errno.EIO:
+                if isinstance(error, OSError) and error.errno not in fsio.FAULTS:
                     raise  # nothing is known of its bytes
                 fsio.check_plain(self.root)
                 fsio.check_plain(final.parent)  # or the link that is on the way would be followed

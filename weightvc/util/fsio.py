@@ -24,6 +24,9 @@ from weightvc.util.errors import Conflict
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 """What the system says of a place that may be read but not written."""
 
+FAULTS = frozenset({errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)})
+"""What the system says of bytes that the disk, or the file system's own checksums, no longer give."""
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
