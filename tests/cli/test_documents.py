@@ -52,6 +52,13 @@ def documents(story, templates, wvc):
     tell("recipe-show", "recipe", "show", "prod")
     tell("revert", "revert", "more")
     tell("recipe-rm", "recipe", "rm", "prod")
+    (tmp_path / "disk").mkdir()
+    tell("remote-add", "remote", "add", "disk", tmp_path / "disk")
+    tell("remote-list", "remote", "list")
+    tell("remote-test", "remote", "test", "disk")
+    tell("push", "push", "--objects-only")
+    tell("fetch", "fetch", "--objects-only")
+    tell("remote-rm", "remote", "rm", "disk")
     tell("env", "env")
     tell("completion", "completion", "bash")
     story.wvc("commit", "-m", "The end")
@@ -102,6 +109,12 @@ ALL = {
         *PINNED["revert"], "tasks", "same", "kept_bytes", "would_rebuild", "unproved", "warnings", "audits", "emptied",
         "dropped", "notes",
     },
+    "remote-add": {"name", "url"},
+    "remote-list": {"remotes"},
+    "remote-test": {"name", "url", "needed", "present", "bytes"},
+    "remote-rm": {"name", "url"},
+    "push": {"remote", "url", "objects", "bytes", "present", "branch"},
+    "fetch": {"remote", "url", "objects", "bytes", "present", "absent"},
     "env": {"wvc", "python", "platform", "cores", "git", "packages"},
     "completion": {"shell", "script"},
 }  # fmt: skip

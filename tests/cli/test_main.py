@@ -127,7 +127,7 @@ def test_kinds_and_codes():
     assert exits.code(errors.WeightvcError("x")) == exits.BUG
     assert exits.kind(errors.Corrupt("x")) == "Corrupt"
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert {exits.code(kind("x")) for kind in kinds} == {2, 3, 4, 70, 130}
+    assert {exits.code(kind("x")) for kind in kinds} == {2, 3, 4, 5, 70, 130}
 
 
 def test_no_command_prints_help_and_is_a_usage_error(wvc):
@@ -168,10 +168,8 @@ def test_usage_errors(wvc, arguments, says):
         ("delete", "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"),
         ("reset", "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"),
         ("restore", "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"),
-        ("push", "use `git push`, and copy the folder .git/wvc/objects to the other repository"),
-        ("fetch", "use `git fetch`, and copy the folder .git/wvc/objects from the other repository"),
-        ("pull", "use `git pull`, and copy the folder .git/wvc/objects from the other repository"),
-        ("clone", "use `git clone`, and copy the folder .git/wvc/objects from the other repository"),
+        ("pull", "use `wvc fetch`, then `git merge`"),
+        ("clone", "use `git clone`, then `wvc remote add NAME URL` and `wvc fetch`"),
         ("branch", "branches are git's own: use `git branch`"),
         ("switch", "branches are git's own: use `git switch`"),
     ],

@@ -91,7 +91,7 @@ def test_paths_are_left_to_the_shell():
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("", set(COMMANDS)), ("re", {"recipe", "repack", "revert"}), ("--j", {"--json"}), ("x", set())],
+    [("", set(COMMANDS)), ("re", {"recipe", "remote", "repack", "revert"}), ("--j", {"--json"}), ("x", set())],
 )
 def test_commands_complete_with_their_summaries(words, offered):
     items = cli.shell_complete(click.Context(cli), words)

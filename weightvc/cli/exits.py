@@ -7,17 +7,19 @@
 | 2    | usage |
 | 3    | the request cannot be carried out |
 | 4    | integrity: corrupt or missing data |
+| 5    | a remote cannot be reached, or sends something else |
 | 70   | a bug |
 | 130  | interrupted |
 | 141  | broken pipe |
 """
 
-from weightvc.util.errors import Integrity, Interrupted, RequestError, UsageError, WeightvcError
+from weightvc.util.errors import Integrity, Interrupted, RemoteError, RequestError, UsageError, WeightvcError
 
 FOUND = 1
 USAGE = 2
 REQUEST = 3
 INTEGRITY = 4
+REMOTE = 5
 BUG = 70
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -30,6 +32,8 @@ def code(error: WeightvcError) -> int:
             return USAGE
         case Integrity():
             return INTEGRITY
+        case RemoteError():
+            return REMOTE
         case Interrupted():
             return INTERRUPTED
         case RequestError():

@@ -26,6 +26,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "recipe": "Keep compositions of tasks under a name.",
     },
     "Remove": {"revert": "Take a task out and rebuild what contained it."},
+    "Share": {
+        "remote": "Keep the addresses of stores of objects.",
+        "push": "Send objects and the branch to a remote.",
+        "fetch": "Fetch branches and objects from a remote.",
+    },
     "Maintain": {
         "fsck": "Check that all stored data is here and whole.",
         "verify": "Compare a checkout with its lock.",
@@ -41,7 +46,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 COMMANDS = {name: summary for section in SECTIONS.values() for name, summary in section.items()}
 
 
-_OBJECTS = "and copy the folder .git/wvc/objects {} the other repository"
+_OBJECTS = "then `wvc remote add NAME URL` and `wvc fetch`"
 _TAKE_OUT = "take out a task with `wvc revert TASK`, a recipe with `wvc recipe rm NAME`"
 _TAKE_BACK = "take back what is staged with `wvc unstage NAME`; undo commits and edits with git itself"
 
@@ -49,8 +54,8 @@ ELSEWHERE = {
     "merge": "merge tasks with `wvc checkout --tasks a,b`; merge branches with `git merge`",
     **dict.fromkeys(("rm", "remove", "delete"), _TAKE_OUT),
     **dict.fromkeys(("reset", "restore"), _TAKE_BACK),
-    **{name: f"use `git {name}`, {_OBJECTS.format('from')}" for name in ("clone", "fetch", "pull")},
-    "push": f"use `git push`, {_OBJECTS.format('to')}",
+    "clone": f"use `git clone`, {_OBJECTS}",
+    "pull": "use `wvc fetch`, then `git merge`",
     **{name: f"branches are git's own: use `git {name}`" for name in ("branch", "switch")},
 }
 """What to use for commands that people know from git and that there are not here."""

@@ -199,14 +199,20 @@ class GitDir:
         return found
 
     def all_blobs(
-        self, paths: Sequence[str] = files.DIRECTORIES, *, reflogs: bool = False, also: Sequence[str] = ()
+        self,
+        paths: Sequence[str] = files.DIRECTORIES,
+        *,
+        tips: Sequence[str] = ("--all",),
+        reflogs: bool = False,
+        also: Sequence[str] = (),
     ) -> dict[str, set[str]]:
         """Return path → every blob id it ever had, over all commits that a ref or a work tree's ``HEAD`` reaches.
 
-        With ``reflogs`` also those that a reflog names, stashes below the newest among them; and those that ``also``
-        names, by full ids. Commits that nothing names any more are not looked at. See :func:`.files.blobs`.
+        Or only over those that ``tips``, full ids, reach. With ``reflogs`` also those that a reflog names, stashes
+        below the newest among them; and those that ``also`` names, by full ids. Commits that nothing names any more
+        are not looked at. See :func:`.files.blobs`.
         """
-        walk = ("rev-list", "--all", *(["--reflog"] if reflogs else []), "--full-history", "--stdin", "--", *paths)
+        walk = ("rev-list", *tips, *(["--reflog"] if reflogs else []), "--full-history", "--stdin", "--", *paths)
         asked = "".join(f"{commit}\n" for commit in also).encode()
         commits = process.run(self.work_tree, *walk, stdin=asked, strict=reflogs).decode().split()
         return files.blobs(self.work_tree, self.common_dir / "objects", commits, paths)

@@ -1,6 +1,6 @@
 """The object store protocol: immutable bytes under the SHA-256 of those bytes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,8 +19,12 @@ class Stored:
 class ObjectStore(Protocol):
     """Immutable objects by id. Puts are idempotent and may race; nothing here deletes."""
 
-    def put(self, chunks: Iterable[bytes | memoryview]) -> Stored:
-        """Store the concatenated ``chunks``; durable only after :meth:`sync`."""
+    def put(self, chunks: Iterable[bytes | memoryview], expected: ObjectId | None = None) -> Stored:
+        """Store the concatenated ``chunks``; durable only after :meth:`sync`.
+
+        Raises:
+            Corrupt: they are not the object that was ``expected``; nothing was stored.
+        """
         ...
 
     def sync(self) -> None:
@@ -35,8 +39,21 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def read(self, oid: ObjectId, most: int | None = None) -> Iterator[memoryview]:
+        """Return the object's bytes in pieces. They are not verified here.
+
+        Raises:
+            Corrupt: there are more than ``most`` of them.
+            Missing: the store has no such object.
+        """
+        ...
+
     def size(self, oid: ObjectId) -> int | None:
         """Return the object's size in bytes, or ``None`` when it is absent."""
+        ...
+
+    def sizes(self, wanted: Collection[ObjectId]) -> dict[ObjectId, int]:
+        """Return the sizes of those of some objects that are there."""
         ...
 
     def ids(self) -> Iterator[ObjectId]:

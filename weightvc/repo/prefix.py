@@ -22,15 +22,14 @@ from torch import Tensor
 from weightvc.merge.fingerprint import fingerprint
 from weightvc.merge.method import Resumable
 from weightvc.objects.manifest import Manifest
-from weightvc.objects.settings import Settings
+from weightvc.repo import settings
 from weightvc.repo.factors import LowRank
 from weightvc.repo.plan import Plan, TensorPlan
 from weightvc.repo.repository import Handle
 from weightvc.repo.vectors import raw
 from weightvc.store import cache
-from weightvc.util import canon, toml
+from weightvc.util import canon
 from weightvc.util.canon import Json
-from weightvc.util.reading import read_file
 
 RULES = "prefix/1"
 """Identifier of how task vectors are computed and states are kept. Change it with any change that can move a bit."""
@@ -200,13 +199,9 @@ def _parsed(about: Json, count: int) -> tuple[list[float], list[int]] | None:
 
 
 def _limit(repo: Handle) -> int:
-    path = repo.local / "config.toml"
-    try:
-        settings = Settings.from_bytes(read_file(path, "move it away", toml.MAX_BYTES), str(path))
-    except FileNotFoundError:
-        settings = Settings()
-    if settings.cache_bytes is not None:
-        return settings.cache_bytes
+    known = settings.load(repo).cache_bytes
+    if known is not None:
+        return known
     return min(DEFAULT, shutil.disk_usage(repo.git.common_dir).free // SHARE)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -41,6 +41,17 @@ class Found:
     staged: list[Manifest] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
+    def take(self, where: str, data: bytes, blob: str, *, is_staged: bool = False) -> None:
+        """Parse one more file; raise :class:`Unsupported` if it is in a newer format."""
+        try:
+            manifest = Manifest.from_bytes(data, where)
+            self.manifests.append(manifest)
+            self.staged += [manifest] if is_staged else []
+        except Unsupported:
+            raise
+        except WeightvcError as error:
+            self.unreadable.append(Unreadable(where, data, error, blob))
+
     def objects(self) -> set[ObjectId]:
         """Return the ids of all objects that these refer to, or may: unreadable ones count for every id in their text.
 
@@ -66,14 +77,24 @@ def manifests(repo: Handle, *, reflogs: bool = False, checked: bool = False) -> 
     """
     found = Found()
     for where, data, is_staged, blob in _files(repo, reflogs, checked):
-        try:
-            manifest = Manifest.from_bytes(data, where)
-            found.manifests.append(manifest)
-            found.staged += [manifest] if is_staged else []
-        except Unsupported:
-            raise
-        except WeightvcError as error:
-            found.unreadable.append(Unreadable(where, data, error, blob))
+        found.take(where, data, blob, is_staged=is_staged)
+    return found
+
+
+def of_history(repo: Handle, tips: Sequence[str]) -> Found:
+    """Return every version of every manifest in the history of some commits.
+
+    Args:
+        repo: The repository.
+        tips: Full ids.
+
+    Raises:
+        Corrupt, Missing, Unsupported: see :func:`manifests`.
+    """
+    found = Found()
+    for path, blobs in sorted(repo.git.all_blobs(_PATHS, tips=tips).items()) if tips else ():
+        for blob, data in repo.git.read_blobs(sorted(blobs)).items():
+            found.take(path, data, blob)
     return found
 
 

@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class LocalStore:
         self._touched: set[Path] = set()
         self._lock = threading.Lock()
 
-    def put(self, chunks: Iterable[bytes | memoryview]) -> Stored:
+    def put(self, chunks: Iterable[bytes | memoryview], expected: ObjectId | None = None) -> Stored:
         """Store the concatenated ``chunks``; durable only after :meth:`sync`.
 
         An object that is there already is read again and its modification time set to now, which keeps it from
@@ -49,6 +49,7 @@ class LocalStore:
 
         Raises:
             Conflict: a directory of the store is a symbolic link or no directory.
+            Corrupt: they are not the object that was ``expected``; nothing was stored.
             OSError: the disk is full, read-only or failing; no object has been named.
         """
         fsio.make_plain(self.tmp)
@@ -61,6 +62,8 @@ class LocalStore:
                 sha.update(chunk)
                 size += memoryview(chunk).nbytes
             oid = ObjectId(sha.hexdigest())
+            if expected not in (None, oid):
+                raise Corrupt(f"object {expected}: its bytes hash to {oid}", "run wvc fsck")
             final = self._path(oid)
             fsio.make_plain(final.parent)
             fresh = self._publish(new, oid, final)
@@ -129,6 +132,23 @@ class LocalStore:
         """
         with self._opened(oid) as (fd, size):
             return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b"")
+
+    def read(self, oid: ObjectId, most: int | None = None) -> Iterator[memoryview]:
+        """Return the object's bytes in pieces; they are not verified here.
+
+        Raises:
+            Corrupt: there are more than ``most`` of them, or no file.
+            Missing: the store has no such object.
+        """
+        with self._opened(oid) as (fd, size):
+            if most is not None and size > most:
+                raise Corrupt(f"object {oid} has {size} bytes, {most} were expected", "run wvc fsck")
+            while data := os.read(fd, _READ):
+                yield memoryview(data)
+
+    def sizes(self, wanted: Collection[ObjectId]) -> dict[ObjectId, int]:
+        """Return the sizes of those of some objects that are there."""
+        return {oid: size for oid in wanted if (size := self.size(oid)) is not None}
 
     def size(self, oid: ObjectId) -> int | None:
         """Return the object's size in bytes, or ``None`` when it is absent."""

@@ -46,6 +46,10 @@ class Unsupported(RequestError):
     """The data needs a newer weightvc."""
 
 
+class RemoteError(WeightvcError):
+    """A remote cannot be reached, or does not do what it is asked."""
+
+
 class Interrupted(WeightvcError):
     """Stopped by the user after something had been done that stays; the hint says how to finish it."""
 

@@ -1,0 +1,1 @@
+"""Objects in other places: folders of file systems that fsspec reaches."""
