@@ -70,7 +70,7 @@ def test_help_and_usage_errors_import_nothing_heavy(imported, arguments, code):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("wvc re", {"recipe", "revert", "repack"}),
+        ("wvc re", {"recipe", "remote", "revert", "repack"}),
         ("wvc checkout --max", {"--max-shard-size"}),
         ("wvc checkout --on-int-mismatch b", {"base"}),
         ("wvc checkout --tasks alpha,", {"alpha,beta"}),
