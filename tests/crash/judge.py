@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-OWN_LOCKS = frozenset({"wvc/refs.lock", "wvc/stage.lock"})
+OWN_LOCKS = frozenset({"wvc/config.lock", "wvc/refs.lock", "wvc/stage.lock", "wvc/tmp/mend.lock"})
 """Files that stay: the kernel frees the lock on them."""
 
 _SCRATCH = re.compile(r"tmp-\d+-[0-9a-f]{16}|\..+\.(wvc|old)-\d+-[0-9a-f]{8}|index\.lock|pending\.json")
