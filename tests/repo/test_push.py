@@ -237,3 +237,27 @@ def test_no_protocol_that_runs_commands(team, tmp_path):
     assert team.run("push").code == 5
     assert team.run("fetch").code == 5
     assert not marker.exists()
+
+
+def test_repair_fetches_what_is_lost_here(team, disk):
+    team.wvc("push")
+    oid, other, *_ = sorted(team.objects())
+    team.object_file(oid).unlink()
+    file = team.object_file(other)
+    file.chmod(0o644)
+    file.write_bytes(b"damaged")
+    plan = team.run("--json", "fsck", "--repair", "-n").json
+    assert {one["id"]: one["source"] for one in plan["restored"]} == dict.fromkeys(
+        (oid, other), f"file://{disk.root.parent}"
+    )
+    done = team.json("fsck", "--repair")
+    assert (done["ok"], done["restored"], done["quarantined"]) == (True, plan["restored"], [other])
+
+
+def test_a_remote_that_cannot_help_is_said(team, tmp_path):
+    (oid, *_) = sorted(team.objects())
+    team.object_file(oid).unlink()
+    team.wvc("remote", "add", "gone", tmp_path / "nowhere")
+    ran = team.run("fsck", "--repair")
+    assert ran.code == 1
+    assert f"hint: remote gone: {tmp_path}/nowhere is no directory" in ran.err

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @click.command("fsck")
 @click.option("--full", is_flag=True, help="Also read every object that something refers to, and decode it.")
-@click.option("--repair", is_flag=True, help="Put damaged objects into quarantine, and restore what --from has.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Put damaged objects into quarantine, and restore what --from or a remote has.",
+)
 @click.option(
     "--from",
     "sources",

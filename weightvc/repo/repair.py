@@ -22,6 +22,7 @@ from weightvc.repo import fsck, pieces, reach, related, snapshot
 from weightvc.repo.decode import SECTIONS, Section
 from weightvc.repo.fsck import Checked, Restored
 from weightvc.repo.guard import guarded
+from weightvc.repo.refetch import refetch
 from weightvc.repo.repository import TRACKED, Handle, handle
 from weightvc.repo.snapshot import Snapshot
 from weightvc.repo.twin import adopt, twin
@@ -44,7 +45,7 @@ def repair(
         repo: The repository.
         sources: Repositories or folders of objects, which are copied from; or checkpoints of the base or of a task,
             which are encoded again, in every way in which they may have been stored. The first to have an object gives
-            it.
+            it; what none has, the remotes are asked for.
         dry_run: Find the good copies, and change nothing. What needs the base is not looked for while that is damaged.
         jobs: Number of threads.
         progress: Told of bytes done.
@@ -65,6 +66,9 @@ def repair(
             restored.setdefault(oid, str(path))
             if not dry_run:
                 repo.store.put([data])
+    left = broken.keys() - restored.keys()
+    fetched, wrong = refetch(repo, left, dry_run=dry_run, jobs=jobs, progress=progress)
+    restored |= fetched
     repo.store.sync()
     after = before if dry_run else fsck.fsck(repo, full=True, jobs=jobs, progress=progress)
     lines = tuple(Restored(oid, path) for oid, path in restored.items())
@@ -72,7 +76,7 @@ def repair(
     told = after.hints
     if dry_run and restored.keys() >= broken.keys() != set():
         told = ("nothing was changed: run it with --repair, and without --dry-run",)
-    hints = (*(f"{path} has nothing that is missing here" for path in useless), *told)
+    hints = (*(f"{path} has nothing that is missing here" for path in useless), *wrong, *told)
     return replace(after, restored=lines, quarantined=tuple(aside), hints=hints)
 
 
