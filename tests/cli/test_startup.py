@@ -122,3 +122,14 @@ def test_the_library_itself_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["push", "--objects-only"], ["fetch", "--objects-only"], ["remote", "test", "disk"]]
+)
+def test_sharing_imports_no_torch(two, imported, tmp_path, arguments):
+    (tmp_path / "disk").mkdir()
+    two.wvc("remote", "add", "disk", tmp_path / "disk")
+    code, out, heavy = imported(*arguments)
+    assert code == 0, out
+    assert "torch" not in heavy
