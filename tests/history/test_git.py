@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from weightvc.history.git import GitDir, LogEntry, discover, init
+from weightvc.history.create import init
+from weightvc.history.git import GitDir, LogEntry, discover
 from weightvc.history.process import GitFailed
 from weightvc.util.errors import Conflict, Missing, NotARepository, NotFound, RequestError
 

@@ -9,8 +9,9 @@ import pytest
 
 from weightvc.history import process
 from weightvc.history.commit import commit
+from weightvc.history.create import init
 from weightvc.history.exclude import exclude
-from weightvc.history.git import discover, init
+from weightvc.history.git import discover
 from weightvc.history.refresh import recover
 from weightvc.util.errors import Conflict, WeightvcError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from weightvc.checkpoint.reader import Checkpoint, open_checkpoint
 from weightvc.history import commit as commits
+from weightvc.history.create import init as git_init
 from weightvc.history.git import GitDir, locate
-from weightvc.history.git import init as git_init
 from weightvc.objects.config import Config
 from weightvc.objects.ids import Version
 from weightvc.objects.manifest import Manifest
