@@ -309,7 +309,7 @@ def test_row_33_an_object_of_another_repository(clone, repository, templates):
         next(line for line in value["tensors"] if "part" in line)["object"] = oid
 
     clone.forge(refer)
-    clone.refuses_alpha(f"object {oid} is not in the store", "run wvc fsck")
+    clone.refuses_alpha(f"object {oid} is not in the store", "`wvc fetch` brings")
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,47 @@ def test_one_that_never_works_is_an_error(bucket, monkeypatch):
     assert caught.value.hint == "try again; what has arrived is not sent again"
 
 
+def test_what_is_damaged_there_is_written_over(bucket, files):
+    data = b"weights" * 100
+    bucket.put([data])
+    files.pipe_file(bucket._key(oid(data)), bytes(len(data)))
+    assert bucket.put([data]).new
+    bucket.verify(oid(data))
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_one(bucket, s3, tmp_path):
+    bucket.check()
+    url = ObjectUrl.parse(f"s3://{s3}-not/x")
+    lacking = Bucket(url, filesystem(url), tmp_path)
+    with pytest.raises(RemoteError, match=f"{url}: there is no such bucket"):
+        lacking.check()
+    with pytest.raises(RemoteError, match=f"{url}: there is no such bucket"):
+        lacking.put([b"x"])
+
+
+def test_who_may_not_look_at_a_bucket_may_have_rights_in_it(bucket, monkeypatch):
+    def info(_):
+        raise PermissionError("403")
+
+    monkeypatch.setattr(bucket._files, "info", info)
+    bucket.check()
+    with pytest.raises(RemoteError, match="access denied"):
+        bucket.size(oid(b"x"))
+
+
+@pytest.mark.parametrize("name", ["NoCredentialsError", "ProfileNotFound", "ValueError"])
+def test_settings_that_are_not_there_are_said_at_once(name):
+    calls = []
+
+    def job():
+        calls.append(1)
+        raise (ValueError if name == "ValueError" else type(name, (Exception,), {}))("no such thing")
+
+    with pytest.raises(RemoteError, match="no such thing") as caught:
+        tried("s3://b", job)
+    assert (len(calls), caught.value.hint) == (1, "look at the credentials and the endpoint in the environment")
+
+
 def test_access_denied_is_said_at_once():
     calls = []
 
@@ -145,7 +186,7 @@ def test_access_denied_is_said_at_once():
 
     with pytest.raises(RemoteError, match="access denied") as caught:
         tried("s3://b", job)
-    assert (len(calls), caught.value.hint) == (1, "look at the credentials in the environment")
+    assert (len(calls), caught.value.hint) == (1, "look at the credentials and the endpoint in the environment")
 
 
 def test_what_will_not_change_is_not_tried_again():

@@ -28,7 +28,7 @@ def test_addresses(text, scheme, path):
 def test_a_path_is_that_of_this_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert str(ObjectUrl.parse("objects")) == f"file://{tmp_path}/objects"
-    assert str(ObjectUrl.parse("./objects")) == f"file://{tmp_path}/objects"
+    assert str(ObjectUrl.parse("./x/../objects")) == f"file://{tmp_path}/objects"
 
 
 HOSTILE = [
@@ -36,7 +36,7 @@ HOSTILE = [
     "s3://b/./c", "s3://key:secret@b", "s3://key@b", "s3://b?endpoint_url=http://evil", "s3://b#x", "s3://b/%2e%2e",
     "s3://b\n", "s3://b/\x1b[31m", "s3://b c", "S3://b", "http://b", "https://b", "ftp://b", "memory://b", "zip://b",
     "git://b", "local://b", "data:x::y", "file://host/x", "file:///a/../b", "file:///a\nb", "s3://" + "b" * 1100,
-    "sftp://@host/x", "sftp://u:p@host/x", "sftp://host:port/x", "../../x\x00", "--upload-pack=evil://x",
+    "sftp://@host/x", "sftp://u:p@host/x", "sftp://host:port/x", "x\x00", "--upload-pack=evil://x",
 ]  # fmt: skip
 
 

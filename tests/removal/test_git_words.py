@@ -218,7 +218,8 @@ def test_a_fresh_clone_says_that_it_has_no_objects_and_the_next_step(lab, adding
     assert (code, said["error"]["kind"]) == (4, "Missing")
     what, hint = said["error"]["what"], said["error"]["hint"]
     assert what == "this clone has no objects yet: only git history was cloned"
-    assert hint == f"copy or hard-link <other repository>/.git/wvc/objects to {clone / '.git/wvc/objects'}"
+    bring = "`wvc remote add NAME URL` and `wvc fetch` bring them, or copy another clone's to"
+    assert hint == f"{bring} {clone / '.git/wvc/objects'}"
     assert stderr == f"wvc: {what}\nhint: {hint}\n"
     assert not (clone / "model").exists()
 

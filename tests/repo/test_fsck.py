@@ -10,7 +10,8 @@ import torch
 from weightvc.store.local import LocalStore
 from weightvc.util.text import counted
 
-COPY = "restore them from another clone, or from the checkpoints that were added: `wvc fsck --repair --from PATH`"
+COPY = "`wvc fetch --all` brings what was pushed; or restore them from another clone, or from the checkpoints"
+COPY += ": `wvc fsck --repair --from PATH`"
 
 
 def object_of(repo, task="alpha", section="tensors"):

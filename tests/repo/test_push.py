@@ -145,14 +145,44 @@ def test_what_is_not_the_object_is_not_taken(team, clone, tmp_path, change):
     ran = other.run("fetch")
     assert ran.code == 5
     assert ran.err.startswith(f"wvc: remote origin: object {oid}")
-    assert "hint: push it again from a clone that has it" in ran.err
+    assert "hint: `wvc push --full` in a clone that has it whole sends it again" in ran.err
     assert oid not in other.objects()
     for one in other.objects():
         assert hashlib.sha256(other.object_file(one).read_bytes()).hexdigest() == one
-    file.unlink()
-    team.wvc("push")
+    assert team.json("push", "--full")["objects"] == 1
+    assert team.json("push", "--full")["objects"] == 0
     assert other.json("fetch")["absent"] == 0
     assert other.json("fsck", "--full")["ok"]
+
+
+def test_what_others_lack_is_no_matter_for_head(team, clone, templates):
+    team.wvc("push")
+    other = clone()
+    other.wvc("fetch")
+    other.git("switch", "-qc", "theirs")
+    other.put("third", templates.alpha, "--codec", "raw")
+    other.git("push", "-q", "origin", "theirs")
+    ran = team.run("fetch")
+    assert ran.code == 0
+    assert "warning: neither here nor at origin: " in ran.err
+    assert team.run("--json", "fetch").json["lacking"] == []
+
+
+def test_what_is_cut_short_there_does_not_count(team, tmp_path):
+    team.wvc("push")
+    file = max((tmp_path / "disk/objects").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    file.chmod(0o644)
+    file.write_bytes(b"short")
+    found = team.json("remote", "test", "origin")
+    assert found["present"] == found["needed"] - 1
+
+
+def test_a_copy_of_what_is_pushed_to_is_a_source_of_repairs(team, tmp_path):
+    team.wvc("push")
+    team.wvc("remote", "rm", "origin")
+    (oid, *_) = sorted(team.objects())
+    team.object_file(oid).unlink()
+    assert team.json("fsck", "--repair", "--from", tmp_path / "disk")["ok"]
 
 
 def test_what_neither_side_has(team, clone, refused, tmp_path):
@@ -161,8 +191,11 @@ def test_what_neither_side_has(team, clone, refused, tmp_path):
     (tmp_path / "disk/objects" / oid[:2] / oid[2:]).unlink()
     other = clone()
     ran = other.run("fetch")
-    assert (ran.code, ran.err) == (0, "warning: 1 object are neither here nor at origin\n")
-    words = {"says": "1 object of this branch are neither here nor at remote origin", "hint": "`wvc fsck` says whose"}
+    assert ran.code == 4
+    assert "warning: neither here nor at origin: 1 object\nhint: whoever committed them runs `wvc push`" in ran.err
+    assert "warning: of HEAD, what is not all here: " in ran.err
+    assert other.run("--json", "fetch").json["absent"] == 1
+    words = {"says": "neither here nor at remote origin: 1 object", "hint": "`wvc fetch --all` brings"}
     refused(other, 4, "push", **words)
 
 
@@ -187,8 +220,8 @@ def test_what_is_no_fast_forward_is_gits_to_refuse(team, clone, templates):
     team.put("fourth", templates.alpha)
     ran = team.run("push")
     assert ran.code == 5
-    assert "wvc: git push of remote origin failed (1)\nhint: git says above why" in ran.err
-    team.git("pull", "-q", "--no-rebase", "--no-edit", "origin", "main")
+    assert "wvc: git push of remote origin failed (1)\nhint: git says above why; if others have pushed" in ran.err
+    team.git("pull", "-q", "--no-rebase", "--no-edit")  # the first push has had the branch follow the remote's
     team.wvc("fetch")
     team.wvc("push")
     assert team.json("fsck", "--full")["ok"]

@@ -221,7 +221,7 @@ def test_a_missing_and_a_damaged_object(two, refused):
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     refused(two, 4, "repack", "beta", says="object ", hint="run `wvc fsck --full`")
     file.unlink()
-    refused(two, 4, "repack", "beta", says=f"object {entry['object']} is not in the store", hint="run wvc fsck")
+    refused(two, 4, "repack", "beta", says=f"object {entry['object']} is not in the store", hint="`wvc fetch` brings")
 
 
 def test_a_tensor_that_has_not_its_digest(two, refused):

@@ -185,7 +185,7 @@ def test_damage_is_put_aside_even_if_nothing_is_known_of_a_copy(two):
     ran = two.run("fsck", "--repair")
     assert ran.code == 1
     assert ran.out.startswith(f"moved damaged object {oid} to .git/wvc/quarantine\n")
-    assert "hint: restore them from another clone, or from the checkpoints" in ran.err
+    assert "or restore them from another clone, or from the checkpoints" in ran.err
     assert oid not in two.objects()
 
 

@@ -191,7 +191,8 @@ def test_a_fresh_clone_works_and_names_what_is_missing(two, tmp_path):
     assert (ran.code, ran.out) == (4, "")
     assert ran.err == (
         "wvc: this clone has no objects yet: only git history was cloned\n"
-        f"hint: copy or hard-link <other repository>/.git/wvc/objects to {clone.path}/.git/wvc/objects\n"
+        "hint: `wvc remote add NAME URL` and `wvc fetch` bring them, or copy another clone's to "
+        f"{clone.path}/.git/wvc/objects\n"
     )
     assert not (clone.path / "model").exists()
     assert clone.run("fsck").code == 1

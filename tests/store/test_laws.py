@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from weightvc.objects.store import ObjectStore, Stored
-from weightvc.store.local import LocalStore
+from weightvc.store.local import FETCH, LocalStore
 from weightvc.util.errors import BadInput, Missing
 
 STORES = {"local": lambda base: LocalStore(base / "objects", base / "tmp")}
@@ -56,7 +56,7 @@ def test_an_empty_store_has_nothing(any_store):
     for act in (any_store.open, any_store.verify):
         with pytest.raises(Missing, match=f"object {ABSENT} is not in the store") as caught:
             act(ABSENT)
-        assert caught.value.hint == "run wvc fsck"
+        assert caught.value.hint == FETCH
 
 
 @pytest.mark.parametrize("oid", ["", "ab", "A" * 64, "../" * 21 + "x", "0" * 63 + "\n"])

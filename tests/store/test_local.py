@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from weightvc.store.local import LocalStore
+from weightvc.store.local import FETCH, LocalStore
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, Corrupt, Missing
 
@@ -248,7 +248,7 @@ def test_a_scratch_store_adopts_objects(store, tmp_path, file_of):
     assert os.path.samefile(file_of(scratch, OID), file_of(store, OID))
     with pytest.raises(Missing, match=f"object {'0' * 64} is not in the store") as caught:
         scratch.adopt(store, "0" * 64)
-    assert caught.value.hint == "run wvc fsck"
+    assert caught.value.hint == FETCH
 
 
 def test_a_store_that_was_never_made_is_that_of_a_fresh_clone(store, tmp_path):
@@ -256,7 +256,10 @@ def test_a_store_that_was_never_made_is_that_of_a_fresh_clone(store, tmp_path):
     for act in (never.open, never.verify, lambda oid: store.adopt(never, oid)):
         with pytest.raises(Missing, match="this clone has no objects yet: only git history was cloned") as caught:
             act(OID)
-        assert caught.value.hint == f"copy or hard-link <other repository>/.git/wvc/objects to {never.root}"
+        assert (
+            caught.value.hint
+            == f"`wvc remote add NAME URL` and `wvc fetch` bring them, or copy another clone's to {never.root}"
+        )
 
 
 def test_bytes_then_name_then_directories(store, record):

@@ -9,6 +9,10 @@ from weightvc.history.process import GitFailed
 from weightvc.util.errors import RemoteError, RequestError
 from weightvc.util.text import printable
 
+_WHY = {
+    "push": "git says above why; if others have pushed, `git pull`, `wvc fetch` and push again",
+    "fetch": "git says above why; `git remote -v` shows the address",
+}
 _STANDARD_ERROR = 2
 _PROTOCOLS = "file:git:http:https:ssh"
 """What git may use. A clone can allow the others, some of which run commands, in its own configuration."""
@@ -33,34 +37,35 @@ def tips(git: GitDir, remote: str) -> list[str]:
     return list(dict.fromkeys(shown.split()))
 
 
-def push(git: GitDir, remote: str, branch: str) -> None:
-    """Push a branch; git's own refusal of what is no fast-forward is the error.
+def push(git: GitDir, remote: str, branch: str, *, quiet: bool) -> None:
+    """Push a branch, which follows the remote's if it followed none; git's refusal of a rewritten one is the error.
 
     Raises:
         RemoteError: git could not.
     """
-    _run(git, "push", "--", remote, f"refs/heads/{branch}:refs/heads/{branch}")
+    follow = [] if upstream(git, branch) else ["--set-upstream"]
+    _run(git, "push", remote, *follow, *(["--quiet"] if quiet else []), f"refs/heads/{branch}:refs/heads/{branch}")
 
 
-def fetch(git: GitDir, remote: str) -> None:
+def fetch(git: GitDir, remote: str, *, quiet: bool) -> None:
     """Fetch all branches of a remote.
 
     Raises:
         RemoteError: git could not.
     """
-    _run(git, "fetch", "--", remote)
+    _run(git, "fetch", remote, *(["--quiet"] if quiet else []))
 
 
-def _run(git: GitDir, *arguments: str) -> None:
-    if arguments[2].startswith("-"):
-        raise RequestError(f"{printable(arguments[2])!r} is no name of a remote", "`git remote` lists them")
+def _run(git: GitDir, command: str, remote: str, *arguments: str) -> None:
+    """Run git for people: what it prints belongs beside our own messages, and its questions go to the terminal."""
+    if remote.startswith("-"):
+        raise RequestError(f"{printable(remote)!r} is no name of a remote", "`git remote` lists them")
+    words = ["git", "-C", str(git.work_tree), command, *(a for a in arguments if a.startswith("-")), "--", remote]
+    words += [argument for argument in arguments if not argument.startswith("-")]
     environment = {"GIT_ALLOW_PROTOCOL": _PROTOCOLS, **os.environ}
-    command = ["git", "-C", str(git.work_tree), *arguments]
     try:
-        # What git prints belongs beside our own messages; its questions go to the terminal.
-        code = subprocess.run(command, check=False, env=environment, stdout=_STANDARD_ERROR).returncode
+        code = subprocess.run(words, check=False, env=environment, stdout=_STANDARD_ERROR).returncode
     except FileNotFoundError:
         raise RequestError("git is not installed", "install git 2.36 or newer and try again") from None
     if code:
-        hint = "git says above why; a push that is refused since others have pushed needs `git pull` first"
-        raise RemoteError(f"git {arguments[0]} of remote {printable(arguments[2])} failed ({code})", hint)
+        raise RemoteError(f"git {command} of remote {printable(remote)} failed ({code})", _WHY[command])

@@ -7,6 +7,7 @@ and whoever reads compares the bytes with the id.
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from weightvc.objects.store import Stored
 from weightvc.remote.retry import tried
 from weightvc.remote.url import ObjectUrl
 from weightvc.util import fsio
-from weightvc.util.errors import Corrupt, Missing
+from weightvc.util.errors import Corrupt, Missing, RemoteError
 
 PART = 16 * 2**20
 """Bytes of a part of an upload, and of what is held of a file at a time."""
@@ -26,6 +27,13 @@ PART = 16 * 2**20
 _READ = 2**20
 _EXCLUSIVE = {"s3", "gs"}
 """Schemes whose drivers put a file only where there is none."""
+
+
+_BUCKETS = {"s3", "gs", "az"}
+
+
+def _nowhere(url: ObjectUrl, error: Exception) -> RemoteError:
+    return RemoteError(f"{url}: there is no such bucket ({error})", "look at its name, and at AWS_ENDPOINT_URL for S3")
 
 
 class _Capped(Callback):  # type: ignore[misc]
@@ -86,10 +94,28 @@ class Bucket:
             try:
                 tried(str(self.url), partial(self._send, new.path, oid, exclusive=True))
             except FileExistsError:
-                if self.size(oid) == size:
+                if self._is_whole(oid):
                     return Stored(oid, size, new=False)
                 tried(str(self.url), partial(self._send, new.path, oid, exclusive=False))
+            except FileNotFoundError as error:
+                raise _nowhere(self.url, error) from None
         return Stored(oid, size, new=True)
+
+    def _is_whole(self, oid: ObjectId) -> bool:
+        try:
+            self.verify(oid)
+        except Corrupt:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raise :class:`RemoteError` if there is no such bucket: it would look like an empty one."""
+        if self.url.scheme in _BUCKETS:
+            with suppress(PermissionError):  # one may have the right to what is in it only
+                try:
+                    tried(str(self.url), lambda: self._files.info(self.url.path.partition("/")[0]), denied=False)
+                except FileNotFoundError as error:
+                    raise _nowhere(self.url, error) from None
 
     def _send(self, file: Path, oid: ObjectId, *, exclusive: bool) -> None:
         how = {"mode": "create"} if exclusive and self.url.scheme in _EXCLUSIVE else {}
@@ -168,7 +194,9 @@ class Bucket:
         for data in self.read(oid):
             sha.update(data)
         if sha.hexdigest() != oid:
-            raise Corrupt(f"object {oid}: what {self.url} has hashes to {sha.hexdigest()}", "push it again")
+            raise Corrupt(
+                f"object {oid}: what {self.url} has hashes to {sha.hexdigest()}", "`wvc push --full` mends it"
+            )
 
     @property
     def _root(self) -> str:

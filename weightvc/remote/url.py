@@ -4,9 +4,9 @@ An address says where objects are and nothing more. Credentials and endpoints co
 is ever written into a repository; what fsspec would chain or run (``simplecache::…``, ``ext::…``) is no address here.
 """
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from weightvc.util.errors import BadInput
@@ -81,7 +81,7 @@ class ObjectUrl:
             known = allowed if tracked else SCHEMES
             raise BadInput(
                 f"{printable(text)[:80]!r} is no address of a remote",
-                f"write SCHEME://PATH, with one of {listed(known)}, and nothing but a place in it",
+                f"write SCHEME://PATH, with one of {listed(known)}; credentials come from the environment",
             )
         return cls(found["scheme"], _placed(found["scheme"], found["rest"].rstrip("/"), text))
 
@@ -93,13 +93,13 @@ def _local(text: str) -> str | None:
         if not path.startswith("/"):
             raise BadInput(f"{printable(text)[:80]!r} names a host", "write file:///absolute/path, or the path alone")
     elif text and "://" not in text and "::" not in text:
-        path = str(Path(text).absolute())
+        path = os.path.abspath(text)
     else:
         return None
-    if not path.isprintable() or any(part in {".", ".."} for part in path.split("/")):
-        raise BadInput(
-            f"{printable(text)[:80]!r} has a part of dots, or characters that cannot be shown", "write it out"
-        )
+    if not path.isprintable():
+        raise BadInput(f"{printable(text)[:80]!r} has characters that cannot be shown", "rename the directory")
+    if any(part in {".", ".."} for part in path.split("/")):
+        raise BadInput(f"{printable(text)[:80]!r} has a part of dots", "give the absolute path")
     return path.rstrip("/") or "/"
 
 

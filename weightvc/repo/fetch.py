@@ -20,7 +20,7 @@ class Fetched:
     """What a fetch brought, or, for a dry run, would bring.
 
     ``objects`` and ``bytes`` count what came, ``present`` the objects that were here, and ``absent`` those that the
-    remote lacks, too.
+    remote lacks, too. ``lacking`` names the tasks at HEAD, and `base`, that are therefore not all here.
     """
 
     remote: str
@@ -29,18 +29,20 @@ class Fetched:
     bytes: int
     present: int
     absent: int
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
     """``tasks`` are those whose objects are wanted, all if it is ``None``; ``history`` asks for every version of them.
 
-    ``refs`` says whether git fetches first.
+    ``refs`` says whether git fetches first, and ``quiet`` that it says nothing of success.
     """
 
     tasks: Sequence[str] | None = None
     history: bool = False
     refs: bool = True
+    quiet: bool = False
     jobs: int = WORKERS
     dry_run: bool = False
 
@@ -57,14 +59,17 @@ def fetch(repo: Handle, name: str | None, options: Options, progress: Progress =
     """
     remote = remotes.chosen(repo, name)
     if options.refs and not options.dry_run and remote.name in transport.remotes(repo.git):
-        transport.fetch(repo.git, remote.name)
+        transport.fetch(repo.git, remote.name, quiet=options.quiet)
     wanted = needed(_manifests(repo, remote.name, options))
     transfer = Transfer(remotes.connect(repo, remote), repo.store, f"remote {remote.name}", sending=False)
     todo, moved = transfer.missing(wanted)
     if not options.dry_run:
         with progress.stage(f"Fetching from {remote.name}", moved.bytes):
             transfer.run(todo, wanted, max(options.jobs, WORKERS), progress)
-    return Fetched(remote.name, remote.url, moved.objects, moved.bytes, moved.present, len(moved.absent))
+    state, absent = load(repo), set(moved.absent)  # which are among what is wanted
+    lacking = {one.task or "base" for one in (state.base, *state.tasks.values()) if absent & one.objects().keys()}
+    counts = (moved.objects, moved.bytes, moved.present, len(absent))
+    return Fetched(remote.name, remote.url, *counts, tuple(sorted(lacking)))
 
 
 def _manifests(repo: Handle, remote: str, options: Options) -> list[Manifest]:

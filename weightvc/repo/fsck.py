@@ -116,7 +116,7 @@ def _hints(broken: Sequence[Finding], findings: Sequence[Finding]) -> list[str]:
     hints = []
     owners = {cost.partition(":")[0] for finding in broken for cost in finding.costs}
     if any(finding.kind != "unreadable" for finding in broken):
-        again = "restore them from another clone, or from the checkpoints that were added"
+        again = "`wvc fetch --all` brings what was pushed; or restore them from another clone, or from the checkpoints"
         hints.append(f"{again}: `wvc fsck --repair --from PATH`")
     if any(finding.kind == "unreadable" for finding in broken):
         hints.append("whoever owns the files that cannot be read can let you: `chmod a+r`")

@@ -33,9 +33,15 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Options:
-    """How a push is done; ``refs`` says whether git pushes the branch."""
+    """How a push is done.
+
+    ``refs`` says whether git pushes the branch, ``full`` to read what is there and send again what is damaged, and
+    ``quiet`` that git says nothing of success.
+    """
 
     refs: bool = True
+    full: bool = False
+    quiet: bool = False
     jobs: int = WORKERS
     dry_run: bool = False
 
@@ -60,13 +66,14 @@ def push(repo: Handle, name: str | None, options: Options, progress: Progress = 
         raise Corrupt(found.unreadable[0].error.what, "`wvc fsck` shows what is damaged")
     wanted = needed(found.manifests)
     transfer = Transfer(repo.store, remotes.connect(repo, remote), f"remote {remote.name}", sending=True)
-    todo, moved = transfer.missing(wanted)
+    jobs = max(options.jobs, WORKERS)
+    todo, moved = transfer.missing(wanted, transfer.damaged(wanted, jobs, progress) if options.full else ())
     _refuse_absent(moved.absent, remote)
     if not options.dry_run:
         with progress.stage(f"Pushing to {remote.name}", moved.bytes):
-            transfer.run(todo, wanted, max(options.jobs, WORKERS), progress)
+            transfer.run(todo, wanted, jobs, progress)
         if branch is not None:
-            transport.push(repo.git, remote.name, branch)
+            transport.push(repo.git, remote.name, branch, quiet=options.quiet)
     return Pushed(remote.name, remote.url, moved.objects, moved.bytes, moved.present, branch)
 
 
@@ -85,6 +92,6 @@ def _branch(repo: Handle, name: str) -> str:
 def _refuse_absent(absent: tuple[ObjectId, ...], remote: remotes.Remote) -> None:
     if absent:
         raise Missing(
-            f"{counted(len(absent), 'object')} of this branch are neither here nor at remote {remote.name}",
-            "`wvc fsck` says whose they are",
+            f"neither here nor at remote {remote.name}: {counted(len(absent), 'object')} of this branch",
+            "`wvc fetch --all` brings those of older revisions; `wvc fsck` says whose they are",
         )

@@ -17,6 +17,7 @@ from weightvc.remote.url import LOCAL, ObjectUrl
 from weightvc.repo import settings
 from weightvc.repo.repository import Handle
 from weightvc.repo.state import load
+from weightvc.repo.transfer import needed
 from weightvc.store.local import LocalStore
 from weightvc.util import fsio
 from weightvc.util.errors import Conflict, NotFound, RemoteError, RequestError
@@ -125,7 +126,9 @@ def connect(repo: Handle, remote: Remote) -> ObjectStore:
     """
     url = ObjectUrl.parse(remote.url)
     if url.scheme != LOCAL:
-        return Bucket(url, filesystem(url), repo.tmp)
+        bucket = Bucket(url, filesystem(url), repo.tmp)
+        bucket.check()
+        return bucket
     folder = Path(url.path)
     if not folder.is_dir():
         raise RemoteError(
@@ -135,12 +138,13 @@ def connect(repo: Handle, remote: Remote) -> ObjectStore:
 
 
 def test(repo: Handle, name: str) -> Tested:
-    """Ask a remote for what it has of the objects of the base and all tasks at HEAD."""
+    """Ask a remote for what it has of the objects of the base and all tasks at HEAD, in the right size."""
     remote = find(repo, name)
     state = load(repo)
-    needed = {oid for manifest in (state.base, *state.tasks.values()) for oid in manifest.objects()}
-    there = connect(repo, remote).sizes(needed)
-    return Tested(remote.name, remote.url, len(needed), len(there), sum(there.values()))
+    most = needed((state.base, *state.tasks.values()))
+    there, here = connect(repo, remote).sizes(most.keys()), repo.store.sizes(most.keys())
+    whole = {oid: size for oid, size in there.items() if size == here.get(oid, min(size, most[oid]))}
+    return Tested(remote.name, remote.url, len(most), len(whole), sum(whole.values()))
 
 
 def chosen(repo: Handle, name: str | None) -> Remote:

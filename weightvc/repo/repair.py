@@ -112,8 +112,11 @@ def _store(path: Path) -> LocalStore | None:
         store = None if found is None else handle(found).store
         if store is not None and ((path / TRACKED).is_dir() or next(store.ids(), None)):
             return store  # and not what a hub keeps in git: a checkpoint
-    here = LocalStore(path, path)
-    return here if path.is_dir() and next(here.ids(), None) else None
+    for folder in (path, path / "objects"):  # of objects, or of what is pushed to
+        here = LocalStore(folder, folder)
+        if folder.is_dir() and next(here.ids(), None):
+            return here
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Moving objects between stores: only what is missing, in parallel, compared with its id on arrival."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from weightvc.objects.ids import ObjectId
 from weightvc.objects.manifest import Manifest
 from weightvc.objects.store import ObjectStore
 from weightvc.util import parallel
-from weightvc.util.errors import Corrupt, RemoteError
+from weightvc.util.errors import Corrupt, Missing, RemoteError
 from weightvc.util.progress import Progress
 
 WORKERS = 8
@@ -17,6 +17,7 @@ _BUNDLE = 2**26
 """Bytes that a bundle of small tensors has at most; a manifest only says how large its own parts are."""
 
 _TRIES = 2
+_AGAIN = "`wvc push --full` in a clone that has it whole sends it again"
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,37 @@ class Transfer:
     where: str
     sending: bool
 
-    def missing(self, wanted: Mapping[ObjectId, int]) -> tuple[dict[ObjectId, int], Moved]:
+    def missing(
+        self, wanted: Mapping[ObjectId, int], damaged: Collection[ObjectId] = ()
+    ) -> tuple[dict[ObjectId, int], Moved]:
         """Return what is to be moved, with sizes, and what that will have been.
 
         Args:
             wanted: Objects, with the bytes that each has at most.
+            damaged: Those that are at the target and have to be moved all the same.
         """
         there = self.target.sizes(wanted.keys())
         have = self.source.sizes(wanted.keys() if self.sending else wanted.keys() - there.keys())
-        todo = {oid: size for oid, size in have.items() if there.get(oid) != size}
+        todo = {oid: size for oid, size in have.items() if there.get(oid) != size or oid in damaged}
         absent = tuple(sorted(wanted.keys() - there.keys() - have.keys()))
         return todo, Moved(len(todo), sum(todo.values()), len(wanted) - len(todo) - len(absent), absent)
+
+    def damaged(self, wanted: Mapping[ObjectId, int], jobs: int, progress: Progress) -> set[ObjectId]:
+        """Read those objects that are at the target, and return those that are not what their ids stand for."""
+        there = self.target.sizes(wanted.keys())
+
+        def job(oid: ObjectId) -> bool:
+            try:
+                self.target.verify(oid)
+            except (Corrupt, Missing):
+                return True
+            finally:
+                progress.advance(there[oid])
+            return False
+
+        with progress.stage("Reading what is there", sum(there.values())):
+            oids = sorted(there)
+            return {oid for oid, wrong in zip(oids, parallel.run(job, oids, jobs), strict=True) if wrong}
 
     def run(self, todo: Mapping[ObjectId, int], most: Mapping[ObjectId, int], jobs: int, progress: Progress) -> None:
         """Move objects, the largest first; interrupted, it can be run again, and goes on.
@@ -100,6 +121,6 @@ class Transfer:
                 if self.sending:
                     raise
                 if not left:
-                    raise RemoteError(f"{self.where}: {error.what}", "push it again from a clone that has it") from None
+                    raise RemoteError(f"{self.where}: {error.what}", _AGAIN) from None
             else:
                 return

@@ -23,6 +23,9 @@ from weightvc.util.errors import Conflict, Corrupt, Missing
 
 _SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
 _READ = 2**20
+FETCH = "`wvc fetch` brings what HEAD needs, `wvc fetch --all` what older revisions do; `wvc fsck` says what is lost"
+"""What to do about an object that is not here."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not blocking: a FIFO must not hang us
 
@@ -239,10 +242,10 @@ class LocalStore:
     def _missing(self, oid: ObjectId) -> Missing:
         """Return the error for an absent object; a store that was never made is that of a clone by git."""
         if self.root.is_dir():
-            return Missing(f"object {oid} is not in the store", "run wvc fsck")
+            return Missing(f"object {oid} is not in the store", FETCH)
         return Missing(
             "this clone has no objects yet: only git history was cloned",
-            f"copy or hard-link <other repository>/.git/wvc/objects to {self.root}",
+            f"`wvc remote add NAME URL` and `wvc fetch` bring them, or copy another clone's to {self.root}",
         )
 
     @contextmanager
