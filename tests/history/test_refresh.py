@@ -237,6 +237,20 @@ def test_a_commit_whose_message_was_changed_since(repo, monkeypatch):
     repo.assert_clean()
 
 
+def test_another_branch_is_no_business_of_an_interrupted_commit(repo, monkeypatch):
+    """Of one that removes a task, which the other branch never had, and whose files are the user's."""
+    start = repo.run("rev-parse", "HEAD")
+    commit(repo.git, plan(a="1"), "m")
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh, "settle", lambda *_, **__: ())
+        commit(repo.git, lambda _: {TASK: None, ".wvc/removals/r.json": b"r"}, "m")
+    repo.run("reset", "-q", "--hard", start)
+    repo.write(TASK, "1")
+    repo.run("add", TASK)
+    assert refresh.recover(repo.git) == ()
+    assert repo.run("status", "--porcelain") == f"A  {TASK}"
+
+
 def test_an_index_that_is_damaged_stops_no_reader(repo, monkeypatch):
     interrupted(repo, monkeypatch)
     (repo.path / ".git/index").write_bytes(b"garbage" * 20)

@@ -256,6 +256,37 @@ def keep_below_a_directory_whose_mode_is_written_otherwise(repo, model):
     _forget(repo)
 
 
+def keep_where_a_bisection_began(repo, model):
+    start = repo.git("rev-parse", "HEAD")
+    repo.git("switch", "-q", "--detach")
+    repo.put("extra", model, "--codec", "raw")
+    repo.git("bisect", "start", start, f"{start}~2")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    (repo.path / ".git/ORIG_HEAD").unlink(missing_ok=True)
+
+
+def keep_in_a_conflict_that_is_resolved(repo, model):
+    repo.git("switch", "-qc", "side")
+    repo.put("alpha", model, "--codec", "raw")
+    (repo.path / "file").write_text("side")
+    repo.git("add", "file")
+    repo.git("commit", "-qm", "side")
+    repo.git("switch", "-q", "main")
+    text = (repo.path / ".wvc/tasks/alpha.json").read_text()
+    (repo.path / ".wvc/tasks/alpha.json").write_text("{}\n")
+    repo.git("commit", "-qam", "ours")
+    with pytest.raises(AssertionError, match="conflict"):
+        repo.git("merge", "side")
+    (repo.path / ".wvc/tasks/alpha.json").write_text(text)
+    repo.git("add", ".wvc")
+    repo.git("merge", "--quit")
+    repo.git("commit", "-qm", "resolved")
+    repo.git("branch", "-D", "side")
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    for note in repo.path.glob(".git/*_HEAD"):
+        note.unlink()
+
+
 KEPT = [value for name, value in sorted(globals().items()) if name.startswith("keep_")]
 
 
@@ -439,3 +470,14 @@ def test_where_git_looks_into_no_bare_directory_unasked(two, tmp_path, monkeypat
     for name, value in (("COUNT", "1"), ("KEY_0", "safe.bareRepository"), ("VALUE_0", "explicit")):
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     type(two)(tmp_path / "linked").wvc("gc", "--grace", "0")
+
+
+def test_nothing_goes_while_a_locked_work_tree_is_away(two, tmp_path, refused):
+    two.git("worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
+    two.git("worktree", "lock", str(tmp_path / "linked"))
+    two.wvc("gc", "--grace", "0")
+    (tmp_path / "linked").rename(tmp_path / "away")
+    words = {"says": f"the work tree {tmp_path}/linked is locked, and not there", "hint": "mount the disk"}
+    refused(two, 3, "gc", "--grace", "0", **words)
+    two.git("worktree", "unlock", str(tmp_path / "linked"))
+    two.wvc("gc", "--grace", "0")

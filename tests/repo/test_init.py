@@ -216,12 +216,14 @@ def test_what_a_killed_one_left_is_cleared_away(wvc, templates, tmp_path):
     assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == [".git", ".wvc"]
 
 
-@pytest.mark.parametrize("how", ["symbolic", "link"])
+@pytest.mark.parametrize("how", ["symbolic", "link", "directories"])
 def test_a_branch_without_commits_behind_another_name(repository_of_git, templates, how):
     repo = repository_of_git
     if how == "symbolic":
         repo.git("symbolic-ref", "refs/heads/master", "refs/heads/main")
         repo.git("symbolic-ref", "HEAD", "refs/heads/master")
+    elif how == "directories":
+        (repo.path / ".git/refs/heads/main/x").mkdir(parents=True)
     else:
         (repo.path / ".git/HEAD").unlink()
         (repo.path / ".git/HEAD").symlink_to("refs/heads/main")

@@ -182,12 +182,16 @@ class GitDir:
         linked = sorted(path for path in self.common_dir.glob("worktrees/*") if path.is_dir())
         return tuple(GitDir(self.work_tree, path, self.common_dir) for path in (self.common_dir, *linked))
 
-    def indexed(self, paths: Sequence[str] = (".wvc",)) -> dict[str, set[str]]:
-        """Return path → the blob ids that the index has of it, of each side where a merge left several."""
+    def indexed(self, paths: Sequence[str] = (".wvc",), *, undo: bool = False) -> dict[str, set[str]]:
+        """Return path → the blob ids that the index has of it, of each side where a merge left several.
+
+        With ``undo`` those that it keeps of conflicts that are resolved, which git can bring back.
+        """
         index = self.git_dir / "index"
         if not index.exists():
             return {}
-        listed = process.run(self.work_tree, "ls-files", "--stage", "-z", "--full-name", "--", *paths, index=index)
+        which = "--resolve-undo" if undo else "--stage"
+        listed = process.run(self.work_tree, "ls-files", which, "-z", "--full-name", "--", *paths, index=index)
         found: dict[str, set[str]] = {}
         for entry in listed.split(b"\0")[:-1]:
             meta, path = entry.split(b"\t", 1)

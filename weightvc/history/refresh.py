@@ -106,8 +106,8 @@ def note(git: GitDir, commit: str, paths: Collection[str]) -> None:
 def pending(git: GitDir) -> set[str]:
     """Return the paths that an interrupted commit may have left behind ``HEAD``.
 
-    They are those of a commit in the history of ``HEAD``; of one that was since replaced, as by ``git commit --amend``,
-    those that ``HEAD`` has as it had them.
+    They are those of a commit in the history of ``HEAD``, or of one that was since replaced, as by ``git commit
+    --amend``: ``HEAD`` has what it made. On another branch there is nothing to bring up to date.
 
     Raises:
         Corrupt: the note is not one of :func:`note`.
@@ -119,7 +119,8 @@ def pending(git: GitDir) -> set[str]:
         made, now = git.read_tree(noted.commit), git.read_tree("HEAD")
     except NotFound:
         return set()
-    return {path for path in noted.paths if made.get(path) == now.get(path)}
+    alike = all(made.get(path) == now.get(path) for path in noted.paths)
+    return noted.paths if alike and not made.keys().isdisjoint(noted.paths) else set()
 
 
 def behind(git: GitDir) -> Stale:

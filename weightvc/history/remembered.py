@@ -16,9 +16,10 @@ from weightvc.history.process import GitFailed
 from weightvc.util import canon, fsio
 from weightvc.util.errors import Corrupt, RequestError
 from weightvc.util.reading import read_file
+from weightvc.util.text import printable
 
 _FILES = (
-    "*HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-merge/*", "rebase-apply/*", "sequencer/*",
+    "*HEAD", "AUTO_MERGE", "BISECT_START", "MERGE_AUTOSTASH", "rebase-merge/*", "rebase-apply/*", "sequencer/*",
     "refs/worktree/**/*", "refs/bisect/**/*", "refs/rewritten/**/*",
 )  # fmt: skip
 """Below a work tree's git directory: files whose texts hold ids."""
@@ -76,7 +77,16 @@ def work_trees(git: GitDir) -> list[Path]:
 
 
 def refuse_hidden(git: GitDir) -> None:
-    """Raise :class:`RequestError` if there is a main work tree, and nothing here says where its files are."""
+    """Raise :class:`RequestError` if files of a work tree cannot be looked at.
+
+    Nothing here says where the main one is, or another is away, and locked so that git keeps it.
+    """
+    for lock in git.common_dir.glob("worktrees/*/locked"):
+        with suppress(OSError, Corrupt):
+            file = Path(os.fsdecode(read_file(lock.with_name("gitdir"), "", _LONGEST).rstrip(b"\n")))
+            if not (lock.parent / file).exists():
+                what = f"the work tree {printable(str(file.parent))} is locked, and not there"
+                raise RequestError(what, "mount the disk that it is on, or `git worktree unlock` and `prune` it")
     if _setting(git, "--type=bool", "core.bare") != "true" and not _main(git):
         raise RequestError(f"{git.common_dir} does not say where its main work tree is", "run it in that one")
 

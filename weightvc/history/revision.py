@@ -85,6 +85,8 @@ def _last(git_dir: Path, common_dir: Path) -> Path | None:
         try:
             if file.is_symlink():
                 file = file.parent / os.readlink(file)
+            if file.is_dir():  # which git removes when it is empty
+                return None
             text = read_file(file, "")
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -128,8 +128,9 @@ def _blobs(git: GitDir, reflogs: bool, checked: bool) -> dict[str, set[str]]:
     for path, blobs in in_trees(git.work_tree, git.common_dir / "objects", trees, _PATHS).items():
         seen[path] |= blobs
     for linked in git.trees():
-        for path, blobs in linked.indexed(_PATHS).items():
-            seen[path] |= blobs
+        for undo in (False, True) if reflogs else (False,):
+            for path, blobs in linked.indexed(_PATHS, undo=undo).items():
+                seen[path] |= blobs
     return seen
 
 
