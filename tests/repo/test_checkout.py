@@ -263,7 +263,7 @@ def test_a_missing_object_is_named_and_nothing_is_written(two, refused, tmp_path
 
     for arguments in (("--tasks", "alpha"), ("--method", "linear"), ()):
         says = f" cannot be read: object {oid} is not in the store"
-        refused(two, 4, "checkout", *arguments, "-o", tmp_path / "out", says=says, hint="run wvc fsck")
+        refused(two, 4, "checkout", *arguments, "-o", tmp_path / "out", says=says, hint="`wvc fetch` brings")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repo"]
     assert two.run("checkout", "--tasks", "beta", "-o", tmp_path / "out").code == 0
 
